@@ -1,0 +1,224 @@
+//! What a reader may hear, and where it stands in a session's log.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{
+    AgentId, Error, EventId, GenerationId, Message, MessageId, StopReason, Timestamp, Usage, UserId,
+};
+
+/// A place in a session's log. Positions of one epoch are dense, from 1; a new epoch begins when
+/// the log was lost, and is always higher. The default, `0-0`, is before everything.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// Which life of the log.
+    pub epoch: u64,
+    /// The place in it.
+    pub seq: u64,
+}
+
+impl Position {
+    /// Whether `self` directly follows `previous` in the same epoch.
+    pub fn follows(self, previous: Self) -> bool {
+        self.epoch == previous.epoch && self.seq == previous.seq + 1
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.epoch, self.seq)
+    }
+}
+
+/// Where a reader stands: a position, and how much of each unfinished text it was given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// The last event the reader was given.
+    pub position: Position,
+    /// The attempt and byte offset up to which it was given a generation's text. A generation
+    /// that is not listed is at offset 0 of its first attempt.
+    pub texts: Vec<(GenerationId, u32, u64)>,
+}
+
+impl Cursor {
+    /// The attempt and offset of one generation's text.
+    pub fn text(&self, generation: GenerationId) -> Option<(u32, u64)> {
+        let found = self.texts.iter().find(|(id, ..)| *id == generation)?;
+        Some((found.1, found.2))
+    }
+
+    /// Notes how far the reader was given a generation's text.
+    pub fn set_text(&mut self, generation: GenerationId, attempt: u32, offset: u64) {
+        self.texts.retain(|(id, ..)| *id != generation);
+        self.texts.push((generation, attempt, offset));
+    }
+
+    /// Forgets a generation that is over.
+    pub fn drop_text(&mut self, generation: GenerationId) {
+        self.texts.retain(|(id, ..)| *id != generation);
+    }
+}
+
+/// Something that happened in a session, once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Recognises the same event should it be appended twice.
+    pub id: EventId,
+    /// When it happened.
+    pub at: Timestamp,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+impl Event {
+    /// A new event, now.
+    pub fn new(kind: EventKind) -> Self {
+        Self { id: EventId::new(), at: Timestamp::now(), kind }
+    }
+}
+
+/// What happened. Start, reset and the ends of a generation are barriers for its text: a reader
+/// is shown them only between the text before and the text after.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EventKind {
+    /// A message was stored. Not used for an agent's answer, which `GenerationCompleted` brings.
+    MessageNew(Arc<Message>),
+    /// A generation's first attempt begins, at offset 0.
+    GenerationStarted {
+        /// Which.
+        generation: GenerationId,
+        /// The answer's id.
+        message: MessageId,
+        /// Who answers.
+        agent: AgentId,
+        /// The attempt.
+        attempt: u32,
+    },
+    /// Another attempt goes on from `offset`; the text before it stands.
+    GenerationResumed {
+        /// Which.
+        generation: GenerationId,
+        /// The answer's id.
+        message: MessageId,
+        /// Who answers.
+        agent: AgentId,
+        /// The attempt.
+        attempt: u32,
+        /// From where, in bytes.
+        offset: u64,
+    },
+    /// Another attempt starts over: the text so far is void.
+    GenerationReset {
+        /// Which.
+        generation: GenerationId,
+        /// The answer's id.
+        message: MessageId,
+        /// Who answers.
+        agent: AgentId,
+        /// The attempt.
+        attempt: u32,
+        /// Why, for a person.
+        reason: String,
+    },
+    /// The provider is done and the text is `length` bytes long. Not shown: whoever finds it
+    /// only has to finish.
+    GenerationEnded {
+        /// Which.
+        generation: GenerationId,
+        /// The attempt.
+        attempt: u32,
+        /// Of the whole text, in bytes.
+        length: u64,
+        /// Why the provider ended.
+        reason: StopReason,
+        /// What it cost.
+        usage: Usage,
+    },
+    /// The answer is stored.
+    GenerationCompleted {
+        /// Which.
+        generation: GenerationId,
+        /// The answer.
+        message: Arc<Message>,
+        /// Why the provider ended.
+        reason: StopReason,
+        /// What it cost.
+        usage: Usage,
+    },
+    /// Somebody stopped it; what there was of the answer is stored.
+    GenerationStopped {
+        /// Which.
+        generation: GenerationId,
+        /// What there was of the answer.
+        message: Arc<Message>,
+        /// Who.
+        by: UserId,
+    },
+    /// It broke off; what there was of the answer is stored.
+    GenerationFailed {
+        /// Which.
+        generation: GenerationId,
+        /// What there was of the answer.
+        message: Arc<Message>,
+        /// Why.
+        error: Error,
+    },
+}
+
+impl EventKind {
+    /// The generation that it is about.
+    pub fn generation(&self) -> Option<GenerationId> {
+        match self {
+            Self::MessageNew(_) => None,
+            Self::GenerationStarted { generation, .. }
+            | Self::GenerationResumed { generation, .. }
+            | Self::GenerationReset { generation, .. }
+            | Self::GenerationEnded { generation, .. }
+            | Self::GenerationCompleted { generation, .. }
+            | Self::GenerationStopped { generation, .. }
+            | Self::GenerationFailed { generation, .. } => Some(*generation),
+        }
+    }
+
+    /// The stored answer, where the event ends a generation.
+    pub fn answer(&self) -> Option<&Arc<Message>> {
+        match self {
+            Self::GenerationCompleted { message, .. }
+            | Self::GenerationStopped { message, .. }
+            | Self::GenerationFailed { message, .. } => Some(message),
+            _ => None,
+        }
+    }
+}
+
+/// Something passing: it has no position, is not kept, and whoever is away misses it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signal {
+    /// A user's first device came.
+    UserJoined {
+        /// Who.
+        user: UserId,
+        /// What they are called.
+        name: Option<String>,
+        /// How many users are there now.
+        online: u64,
+    },
+    /// A user's last device went.
+    UserLeft {
+        /// Who.
+        user: UserId,
+        /// What they are called.
+        name: Option<String>,
+        /// How many users are there now.
+        online: u64,
+    },
+}
+
+impl Signal {
+    /// The user it is about; their own devices are not told.
+    pub fn user(&self) -> &UserId {
+        match self {
+            Self::UserJoined { user, .. } | Self::UserLeft { user, .. } => user,
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! What the conversation is made of: identifiers, sessions, messages, generations, chunks,
+//! events, commands and the errors a client can see.
+//!
+//! Pure data and pure functions. It knows no transport, no storage and no runtime: nothing here
+//! is async, does I/O or derives serde. Wire types and row types live at their own edge and
+//! convert.
+
+pub mod chunk;
+pub mod command;
+pub mod error;
+pub mod event;
+pub mod generation;
+pub mod ids;
+pub mod message;
+pub mod session;
+pub mod text;
+pub mod timestamp;
+
+pub use chunk::Chunk;
+pub use command::Command;
+pub use error::{Error, ErrorCode};
+pub use event::{Cursor, Event, EventKind, Position, Signal};
+pub use generation::{Generation, GenerationConfig, Outcome, Status, StopReason, Usage};
+pub use ids::{AgentId, EventId, GenerationId, MessageId, NodeId, SessionId, UserId};
+pub use message::{Attachment, Author, Message, Reaction};
+pub use session::{Membership, Session, Visibility};
+pub use text::Text;
+pub use timestamp::Timestamp;

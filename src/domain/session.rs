@@ -1,0 +1,44 @@
+//! A session is a conversation, never a transport session.
+
+use super::{AgentId, SessionId, Timestamp, UserId};
+
+/// Who may see a session besides its owner and members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Visibility {
+    /// Nobody.
+    Private,
+    /// Any authenticated user who has its id.
+    Open,
+}
+
+/// What a user is in a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Membership {
+    /// They made it, or were the first to join or send.
+    Owner,
+    /// They were added, or joined an open session.
+    Member,
+}
+
+/// A stored session.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Session {
+    /// Its id.
+    pub id: SessionId,
+    /// Whose it is.
+    pub owner: UserId,
+    /// What its frontend calls it.
+    pub title: Option<String>,
+    /// The agent that answers in it; the configured default where there is none.
+    pub agent: Option<AgentId>,
+    /// Who else may see it.
+    pub visibility: Visibility,
+    /// How many members it has, the owner among them.
+    pub member_count: u32,
+    /// When its last message was stored.
+    pub last_message_at: Option<Timestamp>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When its own fields last changed.
+    pub updated_at: Timestamp,
+}

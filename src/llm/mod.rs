@@ -1,0 +1,118 @@
+//! Language models: what is asked of one, what comes back, and the providers.
+//!
+//! A provider turns a [`Request`] into a stream of [`Delta`]s. It must not know sessions, readers
+//! or storage, and it neither joins, retries nor times out between tokens: `generation` does.
+//! A new provider is one file, one line in [`provider`], and its recordings for the shared suite.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+use crate::domain::{StopReason, Usage};
+
+/// Who speaks in a turn of the conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaker {
+    /// A person.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// One turn of the conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// Who.
+    pub speaker: Speaker,
+    /// What they said.
+    pub content: String,
+}
+
+/// What is asked of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// The model's name at the provider.
+    pub model: String,
+    /// The agent's instructions.
+    pub system: Option<String>,
+    /// The conversation, oldest first; the last turn is the prompt.
+    pub turns: Vec<Turn>,
+    /// 0 to 2; the provider's default where unset.
+    pub temperature: Option<f64>,
+    /// The most tokens to answer with; the provider's default where unset.
+    pub max_tokens: Option<u32>,
+}
+
+/// Something new from a model.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Delta {
+    /// New text, never empty.
+    Text(String),
+    /// What it cost so far: cumulative, a later one replaces an earlier one.
+    Usage(Usage),
+    /// The answer is whole. Nothing follows but, with some providers, a last `Usage` before it.
+    Done(StopReason),
+}
+
+/// Why a model gave no answer, or only a part of one. No variant's text holds a key, a prompt or
+/// an upstream's body.
+#[derive(Debug, thiserror::Error)]
+pub enum ProviderError {
+    /// The provider could not be reached.
+    #[error("connect to the provider")]
+    Connect(#[source] reqwest::Error),
+    /// It refused for now (429, 503, 529, or an `overloaded` error after HTTP 200).
+    #[error("the provider is overloaded")]
+    Overloaded {
+        /// When to try again, if it said so.
+        retry_after: Option<Duration>,
+    },
+    /// It refused the request or failed (any other status).
+    #[error("the provider answered HTTP {0}")]
+    Status(u16),
+    /// It sent an error after HTTP 200; the word is its error type, cut to 64 characters.
+    #[error("the provider broke off with an error: {0}")]
+    Reported(String),
+    /// The stream ended without its terminator, or broke.
+    #[error("the provider's stream broke off")]
+    BrokenOff(#[source] Option<reqwest::Error>),
+    /// The stream held something that is not of the protocol, or too large.
+    #[error("the provider's stream is not understood: {0}")]
+    Protocol(&'static str),
+}
+
+impl ProviderError {
+    /// Whether the same request may succeed when it is sent again.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::Overloaded { .. } | Self::BrokenOff(_) => true,
+            Self::Status(status) => *status >= 500,
+            Self::Reported(_) | Self::Protocol(_) => false,
+        }
+    }
+}
+
+/// A model's answer as it comes. Dropping it closes the upstream connection.
+pub type Deltas = BoxStream<'static, Result<Delta, ProviderError>>;
+
+/// An LLM API.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// Its id in the agents file, which is also its metrics label.
+    fn id(&self) -> &'static str;
+
+    /// Asks a model. Answers once the provider has accepted the request.
+    ///
+    /// # Errors
+    /// [`ProviderError`], here or as the stream's last item. A stream that ends without
+    /// [`Delta::Done`] or an error does not exist: that end is [`ProviderError::BrokenOff`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future or the stream closes the upstream connection.
+    async fn stream(&self, request: &Request) -> Result<Deltas, ProviderError>;
+}
+
+/// A provider, whichever it is.
+pub type SharedProvider = Arc<dyn Provider>;

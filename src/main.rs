@@ -1,0 +1,3 @@
+//! The `tokencast` program.
+
+fn main() {}
