@@ -6,6 +6,7 @@
 //! someone only reads on from a cursor. `docs/ARCHITECTURE.md` follows one token through the
 //! layers below, which import downwards only (`tests/it/layers.rs` enforces it).
 
+pub mod adapter;
 pub mod codec;
 pub mod domain;
 pub mod lifecycle;

@@ -30,35 +30,6 @@ impl fmt::Display for Position {
     }
 }
 
-/// Where a reader stands: a position, and how much of each unfinished text it was given.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Cursor {
-    /// The last event the reader was given.
-    pub position: Position,
-    /// The attempt and byte offset up to which it was given a generation's text. A generation
-    /// that is not listed is at offset 0 of its first attempt.
-    pub texts: Vec<(GenerationId, u32, u64)>,
-}
-
-impl Cursor {
-    /// The attempt and offset of one generation's text.
-    pub fn text(&self, generation: GenerationId) -> Option<(u32, u64)> {
-        let found = self.texts.iter().find(|(id, ..)| *id == generation)?;
-        Some((found.1, found.2))
-    }
-
-    /// Notes how far the reader was given a generation's text.
-    pub fn set_text(&mut self, generation: GenerationId, attempt: u32, offset: u64) {
-        self.texts.retain(|(id, ..)| *id != generation);
-        self.texts.push((generation, attempt, offset));
-    }
-
-    /// Forgets a generation that is over.
-    pub fn drop_text(&mut self, generation: GenerationId) {
-        self.texts.retain(|(id, ..)| *id != generation);
-    }
-}
-
 /// Something that happened in a session, once.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
@@ -106,6 +77,8 @@ pub enum EventKind {
         attempt: u32,
         /// From where, in bytes.
         offset: u64,
+        /// From where, in UTF-16 code units.
+        utf16_offset: u64,
     },
     /// Another attempt starts over: the text so far is void.
     GenerationReset {

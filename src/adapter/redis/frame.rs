@@ -1,0 +1,141 @@
+//! What travels on the channels. The first two bytes are the kind and its version; what this
+//! version does not know is ignored and counted, so that nodes of two versions can run together.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::codec;
+use crate::domain::{Chunk, Event, GenerationId, Position, Signal, UserId};
+
+use super::super::Notice;
+
+/// `C1`, then generation (16 bytes), attempt (4), seq, offset, tokens, read-at (8 each, big
+/// endian); the delta follows.
+const CHUNK_HEADER_BYTES: usize = 2 + 16 + 4 + 4 * 8;
+
+/// What came over a channel.
+#[derive(Debug)]
+pub(super) enum Frame {
+    Chunk(Chunk),
+    Event(Position, Event),
+    Signal(Signal),
+    Ping(u64),
+    Notice(Notice),
+}
+
+/// A chunk's frame without its delta, which the script puts behind it.
+pub(super) fn chunk_header(chunk: &Chunk) -> Bytes {
+    let mut header = BytesMut::with_capacity(CHUNK_HEADER_BYTES);
+    header.extend_from_slice(b"C1");
+    header.extend_from_slice(chunk.generation.0.as_bytes());
+    header.extend_from_slice(&chunk.attempt.to_be_bytes());
+    for number in [chunk.seq, chunk.offset, chunk.tokens] {
+        header.extend_from_slice(&number.to_be_bytes());
+    }
+    header.extend_from_slice(&chunk.read_at_ms.to_be_bytes());
+    header.freeze()
+}
+
+pub(super) fn signal(signal: &Signal) -> Vec<u8> {
+    [b"S1".as_slice(), &codec::encode_signal(signal)].concat()
+}
+
+pub(super) fn ping(number: u64) -> String {
+    format!("P1{number}")
+}
+
+pub(super) fn notice(notice: &Notice) -> String {
+    match notice {
+        Notice::Stop { generation, by } => format!("N1stop {generation} {by}"),
+    }
+}
+
+/// Reads a position written `epoch-seq`.
+pub(super) fn position(text: &str) -> Option<Position> {
+    let (epoch, seq) = text.split_once('-')?;
+    Some(Position { epoch: epoch.parse().ok()?, seq: seq.parse().ok()? })
+}
+
+/// Reads a frame; `None` where this version does not understand it.
+pub(super) fn decode(bytes: &[u8]) -> Option<Frame> {
+    let (kind, body) = bytes.split_at_checked(2)?;
+    match kind {
+        b"C1" => chunk(body),
+        b"E1" => {
+            let space = body.iter().position(|byte| *byte == b' ')?;
+            let at = position(std::str::from_utf8(&body[..space]).ok()?)?;
+            Some(Frame::Event(at, codec::decode_event(&body[space + 1..]).ok()?))
+        }
+        b"S1" => Some(Frame::Signal(codec::decode_signal(body).ok()?)),
+        b"P1" => Some(Frame::Ping(std::str::from_utf8(body).ok()?.parse().ok()?)),
+        b"N1" => stop(std::str::from_utf8(body).ok()?),
+        _ => None,
+    }
+}
+
+fn chunk(body: &[u8]) -> Option<Frame> {
+    let (header, delta) = body.split_at_checked(CHUNK_HEADER_BYTES - 2)?;
+    let number = |at: usize| Some(u64::from_be_bytes(header.get(at..at + 8)?.try_into().ok()?));
+    let delta = std::str::from_utf8(delta).ok()?;
+    if delta.is_empty() {
+        return None;
+    }
+    Some(Frame::Chunk(Chunk {
+        generation: GenerationId(uuid::Uuid::from_slice(header.get(..16)?).ok()?),
+        attempt: u32::from_be_bytes(header.get(16..20)?.try_into().ok()?),
+        seq: number(20)?,
+        offset: number(28)?,
+        tokens: number(36)?,
+        read_at_ms: i64::from_be_bytes(header.get(44..52)?.try_into().ok()?),
+        delta: delta.into(),
+    }))
+}
+
+fn stop(body: &str) -> Option<Frame> {
+    let (generation, by) = body.strip_prefix("stop ")?.split_once(' ')?;
+    Some(Frame::Notice(Notice::Stop {
+        generation: generation.parse().ok()?,
+        by: UserId::new(by).ok()?,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_reads_back_as_it_was_written() {
+        let written = Chunk {
+            generation: GenerationId::new(),
+            attempt: 3,
+            seq: 7,
+            offset: 1 << 40,
+            tokens: 9,
+            read_at_ms: 1_767_323_045_678,
+            delta: "a😀".into(),
+        };
+        let frame = [&chunk_header(&written)[..], written.delta.as_bytes()].concat();
+        let Some(Frame::Chunk(read)) = decode(&frame) else { panic!("not a chunk") };
+        assert_eq!(read, written);
+        for cut in 0..=CHUNK_HEADER_BYTES {
+            assert!(decode(&frame[..cut]).is_none(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_nothing() {
+        for garbage in ["", "C", "C2x", "E1", "E1x-y z", "E112-1 {}", "P1x", "N1go", "ZZ", "S1{}"] {
+            assert!(decode(garbage.as_bytes()).is_none(), "{garbage}");
+        }
+        assert!(decode(&[0xff; 80]).is_none());
+    }
+
+    #[test]
+    fn a_stop_carries_a_user_id_with_spaces() {
+        let sent = Notice::Stop {
+            generation: GenerationId::new(),
+            by: UserId::new("a b c").expect("valid"),
+        };
+        let Some(Frame::Notice(read)) = decode(notice(&sent).as_bytes()) else { panic!() };
+        assert_eq!(read, sent);
+    }
+}

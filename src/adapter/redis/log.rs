@@ -1,0 +1,210 @@
+//! Sessions' logs and texts in Redis.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fred::interfaces::{KeysInterface, PubsubInterface, StreamsInterface};
+use fred::types::Value;
+
+use super::super::{AdapterError, Appended, Head, Log, Page};
+use super::scripts::call;
+use super::{Redis, channel, frame, log_key, text_key, unavailable};
+use crate::codec;
+use crate::domain::{Chunk, Event, GenerationId, Position, SessionId, Signal};
+
+#[async_trait]
+impl Log for Redis {
+    async fn append_chunk(
+        &self,
+        session: &SessionId,
+        chunk: Chunk,
+    ) -> Result<Appended, AdapterError> {
+        let shared = &self.shared;
+        let (state, n): (i64, u64) = call(
+            &shared.commands,
+            &shared.scripts.append_chunk,
+            vec![text_key(session, chunk.generation, chunk.attempt), channel(session)],
+            vec![
+                number(chunk.offset),
+                Value::Bytes(frame::chunk_header(&chunk)),
+                Value::Bytes(Bytes::copy_from_slice(chunk.delta.as_bytes())),
+                number(ms(shared.options.log_ttl)),
+            ],
+        )
+        .await
+        .map_err(|source| unavailable("append chunk", source))?;
+        if state < 0 {
+            return Ok(Appended::Short { len: n });
+        }
+        shared
+            .state()
+            .touched
+            .entry(session.clone())
+            .or_default()
+            .insert((chunk.generation, chunk.attempt));
+        if let Some(feed) = shared.feed() {
+            feed.chunk(session, chunk);
+        }
+        Ok(Appended::Done { heard: if state > 0 { n } else { 0 } })
+    }
+
+    fn show(&self, session: &SessionId, chunk: Chunk) {
+        if let Some(feed) = self.shared.feed() {
+            feed.chunk(session, chunk);
+        }
+    }
+
+    async fn append_event(
+        &self,
+        session: &SessionId,
+        event: Arc<Event>,
+    ) -> Result<Position, AdapterError> {
+        let shared = &self.shared;
+        let known = shared.state().known.get(session).copied().unwrap_or_default();
+        let id: String = call(
+            &shared.commands,
+            &shared.scripts.append_event,
+            vec![log_key(session), channel(session)],
+            vec![
+                number(known.epoch),
+                number(known.seq),
+                Value::Bytes(codec::encode_event(&event).into()),
+                number(ms(shared.options.log_ttl)),
+            ],
+        )
+        .await
+        .map_err(|source| unavailable("append event", source))?;
+        let position = frame::position(&id).ok_or_else(|| malformed("append event", &id))?;
+        shared.know(session, position);
+        shared.state().touched.entry(session.clone()).or_default();
+        if let Some(feed) = shared.feed() {
+            feed.event(session, position, event);
+        }
+        Ok(position)
+    }
+
+    async fn signal(&self, session: &SessionId, signal: Signal) -> Result<(), AdapterError> {
+        let frame = Value::Bytes(frame::signal(&signal).into());
+        let heard: Result<u64, _> = self.shared.commands.spublish(channel(session), frame).await;
+        heard.map(drop).map_err(|source| unavailable("publish signal", source))
+    }
+
+    async fn subscribe(&self, session: &SessionId) -> Result<(), AdapterError> {
+        self.shared.state().subscribed.insert(session.clone());
+        let subscribed = self.shared.subscriber.ssubscribe(channel(session)).await;
+        subscribed.map_err(|source| unavailable("subscribe", source))
+    }
+
+    async fn unsubscribe(&self, session: &SessionId) -> Result<(), AdapterError> {
+        {
+            let mut state = self.shared.state();
+            state.subscribed.remove(session);
+            state.known.remove(session);
+        }
+        let unsubscribed = self.shared.subscriber.sunsubscribe(channel(session)).await;
+        unsubscribed.map_err(|source| unavailable("unsubscribe", source))
+    }
+
+    async fn read(
+        &self,
+        session: &SessionId,
+        after: Position,
+        limit: u64,
+    ) -> Result<Page, AdapterError> {
+        let mut page = self.range(session, after, limit).await?;
+        page.contiguous = match page.events.first() {
+            Some((first, _)) if first.epoch == after.epoch => first.follows(after),
+            Some((first, _)) => after == Position::default() && first.seq == 1,
+            None => self.head(session, &[]).await?.position == after,
+        };
+        if !page.contiguous && after != Position::default() {
+            page = Page { contiguous: false, ..self.range(session, Position::default(), limit).await? };
+        }
+        if let Some((last, _)) = page.events.last() {
+            self.shared.know(session, *last);
+        }
+        Ok(page)
+    }
+
+    async fn text(
+        &self,
+        session: &SessionId,
+        generation: GenerationId,
+        attempt: u32,
+        from: u64,
+    ) -> Result<String, AdapterError> {
+        let key = text_key(session, generation, attempt);
+        let from = usize::try_from(from).unwrap_or(usize::MAX);
+        let end = usize::try_from(i64::MAX).unwrap_or(usize::MAX);
+        let bytes: Bytes = self
+            .shared
+            .commands
+            .getrange(key, from, end)
+            .await
+            .map_err(|source| unavailable("read text", source))?;
+        String::from_utf8(bytes.into()).map_err(|_| malformed("read text", "not UTF-8"))
+    }
+
+    async fn head(
+        &self,
+        session: &SessionId,
+        texts: &[(GenerationId, u32)],
+    ) -> Result<Head, AdapterError> {
+        let keys = std::iter::once(log_key(session))
+            .chain(texts.iter().map(|(id, attempt)| text_key(session, *id, *attempt)))
+            .collect();
+        let found: Vec<Value> =
+            call(&self.shared.commands, &self.shared.scripts.head, keys, Vec::new())
+                .await
+                .map_err(|source| unavailable("read head", source))?;
+        let mut found = found.into_iter();
+        let id = found.next().and_then(|value| value.into_string()).unwrap_or_default();
+        let position = if id.is_empty() {
+            Position::default()
+        } else {
+            frame::position(&id).ok_or_else(|| malformed("read head", &id))?
+        };
+        Ok(Head { position, text_lens: found.map(|len| len.as_u64().unwrap_or(0)).collect() })
+    }
+}
+
+impl Redis {
+    /// The first `limit` events after a position, wherever they are.
+    async fn range(
+        &self,
+        session: &SessionId,
+        after: Position,
+        limit: u64,
+    ) -> Result<Page, AdapterError> {
+        type Entry = (String, Vec<(String, Bytes)>);
+        let entries: Vec<Entry> = self
+            .shared
+            .commands
+            .xrange(log_key(session), format!("({after}"), "+", Some(limit + 1))
+            .await
+            .map_err(|source| unavailable("read log", source))?;
+        let has_more = entries.len() as u64 > limit;
+        let mut events = Vec::with_capacity(entries.len());
+        for (id, fields) in entries.into_iter().take(usize::try_from(limit).unwrap_or(usize::MAX)) {
+            let position = frame::position(&id).ok_or_else(|| malformed("read log", &id))?;
+            let (_, body) = fields.first().ok_or_else(|| malformed("read log", &id))?;
+            let event = codec::decode_event(body)
+                .map_err(|error| malformed("read log", &error.to_string()))?;
+            events.push((position, Arc::new(event)));
+        }
+        Ok(Page { events, contiguous: true, has_more })
+    }
+}
+
+pub(super) fn number(n: u64) -> Value {
+    Value::String(n.to_string().into())
+}
+
+pub(super) fn ms(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn malformed(doing: &'static str, what: &str) -> AdapterError {
+    AdapterError::Malformed { doing, what: what.chars().take(128).collect() }
+}

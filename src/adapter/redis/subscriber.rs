@@ -1,0 +1,271 @@
+//! The tasks of a node's connections: hand on what arrives, notice what may have been missed,
+//! restore the subscriptions after a reconnect, and keep what stands in Redis from outliving its
+//! use.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use fred::interfaces::{
+    ClientLike, EventInterface, KeysInterface, PubsubInterface, SortedSetsInterface,
+    StreamsInterface,
+};
+use fred::types::{Message, Value};
+use futures::StreamExt;
+use futures::stream;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use super::frame::{self, Frame};
+use super::log::ms;
+use super::presence::{VOUCHED, vouch};
+use super::{Shared, channel, log_key, node_channel, session_of, text_key};
+use crate::domain::{GenerationId, SessionId, Timestamp};
+use crate::lifecycle::Tasks;
+
+/// How often a node pings itself through its subscriptions.
+const PING_EVERY: Duration = Duration::from_secs(1);
+/// How often what was appended to is trimmed and its time to live renewed.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// A node that was not seen for this long is not counted.
+const NODE_TTL: Duration = Duration::from_secs(5);
+/// How many commands of a batch are under way at once.
+const BATCH: usize = 128;
+
+/// Connects and starts the tasks; waits at most the command timeout for the first connection.
+pub(super) async fn start(shared: &Arc<Shared>, tasks: &Tasks) {
+    let messages = shared.subscriber.message_rx();
+    let reconnects = shared.subscriber.reconnect_rx();
+    shared.commands.connect();
+    shared.subscriber.connect();
+    let connected = async {
+        shared.commands.wait_for_connect().await?;
+        shared.subscriber.wait_for_connect().await?;
+        shared.subscriber.ssubscribe(node_channel(shared.node)).await
+    };
+    match timeout(shared.options.command_timeout, connected).await {
+        Ok(Ok(())) => shared.up.store(true, Ordering::Relaxed),
+        Ok(Err(error)) => tracing::warn!(%error, "Redis is not available; starting degraded"),
+        Err(_) => tracing::warn!("Redis does not answer; starting degraded"),
+    }
+
+    let stop = tasks.stopping().clone();
+    let own = shared.clone();
+    tasks.spawn(async move {
+        stop.run_until_cancelled(hand_on(own, messages)).await;
+    });
+    let stop = tasks.stopping().clone();
+    let own = shared.clone();
+    tasks.spawn(async move {
+        stop.run_until_cancelled(resubscribe(own, reconnects)).await;
+    });
+    let stop = tasks.stopping().clone();
+    let own = shared.clone();
+    tasks.spawn(async move {
+        stop.run_until_cancelled(ping(own)).await;
+    });
+    let stop = tasks.stopping().clone();
+    let own = shared.clone();
+    tasks.spawn(async move {
+        stop.run_until_cancelled(check(&own)).await;
+        let _ = timeout(Duration::from_secs(1), goodbye(&own)).await;
+    });
+}
+
+/// Hands on what arrives, in order.
+async fn hand_on(
+    shared: Arc<Shared>,
+    mut messages: tokio::sync::broadcast::Receiver<Message>,
+) {
+    loop {
+        match messages.recv().await {
+            Ok(message) => receive(&shared, &message),
+            Err(RecvError::Lagged(missed)) => {
+                tracing::warn!(missed, "subscriptions lag behind; comparing heads");
+                dirty(&shared);
+            }
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+fn receive(shared: &Shared, message: &Message) {
+    let Some(frame) = message.value.as_bytes().and_then(frame::decode) else {
+        tracing::debug!(channel = %message.channel, "passed over what is not understood");
+        return;
+    };
+    match frame {
+        Frame::Ping(number) => {
+            shared.ponged.fetch_max(number, Ordering::Relaxed);
+        }
+        Frame::Notice(notice) => {
+            // Full: the periodic look into the database finds it.
+            if let Some(notices) = shared.notices.get() {
+                let _ = notices.try_send(notice);
+            }
+        }
+        Frame::Chunk(chunk) => {
+            if let (Some(feed), Some(session)) = (shared.feed(), session_of(&message.channel)) {
+                feed.chunk(&session, chunk);
+            }
+        }
+        Frame::Event(position, event) => {
+            if let (Some(feed), Some(session)) = (shared.feed(), session_of(&message.channel)) {
+                shared.know(&session, position);
+                feed.event(&session, position, Arc::new(event));
+            }
+        }
+        Frame::Signal(signal) => {
+            if let (Some(feed), Some(session)) = (shared.feed(), session_of(&message.channel)) {
+                feed.signal(&session, signal);
+            }
+        }
+    }
+}
+
+fn dirty(shared: &Shared) {
+    if let Some(feed) = shared.feed() {
+        feed.dirty();
+    }
+}
+
+/// After each reconnect subscribes everything again, and only then lets heads be compared. (fred's
+/// own `manage_subscriptions` sends an empty SUBSCRIBE first, fails, and restores nothing.)
+async fn resubscribe(
+    shared: Arc<Shared>,
+    mut reconnects: tokio::sync::broadcast::Receiver<fred::types::config::Server>,
+) {
+    loop {
+        match reconnects.recv().await {
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+        let mut wanted: HashSet<String> =
+            shared.state().subscribed.iter().map(channel).collect();
+        wanted.insert(node_channel(shared.node));
+        while !wanted.is_empty() && reconnects.is_empty() {
+            let done: Vec<String> = stream::iter(wanted.iter().cloned())
+                .map(|name| async {
+                    let subscribed = shared.subscriber.ssubscribe(name.clone()).await;
+                    subscribed.is_ok().then_some(name)
+                })
+                .buffer_unordered(BATCH)
+                .filter_map(|done| async { done })
+                .collect()
+                .await;
+            for name in &done {
+                wanted.remove(name);
+            }
+            if !wanted.is_empty() {
+                sleep(Duration::from_millis(200)).await;
+            }
+        }
+        dirty(&shared);
+    }
+}
+
+/// Once a second: is the node heard, by itself, through its subscriptions? A ping that does not
+/// come back makes the tails dirty; two in a row, and the connection is made anew.
+async fn ping(shared: Arc<Shared>) {
+    let mut ticks = interval(PING_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut missed = 0_u32;
+    loop {
+        ticks.tick().await;
+        let number = shared.pinged.load(Ordering::Relaxed);
+        if shared.ponged.load(Ordering::Relaxed) < number {
+            missed += 1;
+            dirty(&shared);
+            if missed.is_multiple_of(2) {
+                tracing::warn!(missed, "subscriptions are not heard; connecting anew");
+                let _ = timeout(PING_EVERY, shared.subscriber.force_reconnection()).await;
+            }
+        } else {
+            missed = 0;
+        }
+        let heard: Result<u64, _> = shared
+            .commands
+            .spublish(node_channel(shared.node), frame::ping(number + 1))
+            .await;
+        let up = heard.is_ok();
+        if up {
+            shared.pinged.store(number + 1, Ordering::Relaxed);
+            seen(&shared).await;
+        }
+        if shared.up.swap(up, Ordering::Relaxed) != up {
+            tracing::warn!(up, "Redis");
+        }
+    }
+}
+
+/// Notes that this node lives, and counts those that do.
+async fn seen(shared: &Shared) {
+    let now = Timestamp::now().as_millis() as f64;
+    let dead = now - NODE_TTL.as_millis() as f64;
+    let node = shared.node.to_string();
+    let noted: Result<(), _> =
+        shared.commands.zadd("tc:nodes", None, None, false, false, (now, node)).await;
+    let dropped: Result<(), _> =
+        shared.commands.zremrangebyscore("tc:nodes", f64::NEG_INFINITY, dead).await;
+    let count: Result<u64, _> = shared.commands.zcard("tc:nodes").await;
+    if let (Ok(()), Ok(()), Ok(count)) = (noted, dropped, count) {
+        crate::telemetry::metrics::cluster_nodes(count);
+    }
+}
+
+/// Every few seconds: trim and renew what was appended to, and vouch for whom this node has.
+async fn check(shared: &Shared) {
+    let mut checks = interval(CHECK_EVERY);
+    let mut vouching = interval(VOUCHED / 3);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    vouching.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = checks.tick() => {
+                let touched = std::mem::take(&mut shared.state().touched);
+                stream::iter(touched)
+                    .for_each_concurrent(BATCH, |(session, texts)| keep(shared, session, texts))
+                    .await;
+            }
+            _ = vouching.tick() => {
+                let present: Vec<_> = shared.state().present.iter().cloned().collect();
+                stream::iter(present)
+                    .for_each_concurrent(BATCH, |(session, user)| async move {
+                        let _ = vouch(shared, &session, &user, VOUCHED).await;
+                    })
+                    .await;
+            }
+        }
+    }
+}
+
+/// Trims a log and renews its time to live and that of its growing texts.
+async fn keep(shared: &Shared, session: SessionId, texts: HashSet<(GenerationId, u32)>) {
+    let ttl = i64::try_from(ms(shared.options.log_ttl)).unwrap_or(i64::MAX);
+    let log = log_key(&session);
+    let cap = ("MAXLEN", "=", i64::try_from(shared.options.log_events_max).unwrap_or(i64::MAX));
+    let _: Result<Value, _> = shared.commands.xtrim(log.clone(), cap).await;
+    let _: Result<Value, _> = shared.commands.pexpire(log, ttl, None).await;
+    for (generation, attempt) in texts {
+        let key = text_key(&session, generation, attempt);
+        let _: Result<Value, _> = shared.commands.pexpire(key, ttl, None).await;
+    }
+    let mut state = shared.state();
+    if !state.subscribed.contains(&session) && !state.touched.contains_key(&session) {
+        state.known.remove(&session);
+    }
+}
+
+/// A clean end: nobody waits for this node's vouching to run out.
+async fn goodbye(shared: &Shared) {
+    let present: Vec<_> = shared.state().present.drain().collect();
+    stream::iter(present)
+        .for_each_concurrent(BATCH, |(session, user)| async move {
+            let _ = vouch(shared, &session, &user, Duration::ZERO).await;
+        })
+        .await;
+    let _: Result<Value, _> = shared.commands.zrem("tc:nodes", shared.node.to_string()).await;
+    let _ = shared.subscriber.quit().await;
+    let _ = shared.commands.quit().await;
+}

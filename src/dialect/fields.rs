@@ -1,0 +1,111 @@
+//! Reads a payload field by field, so that every refusal names the field.
+
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::domain::Error;
+
+/// A JSON object whose fields are taken out by name.
+pub(super) struct Fields(Map<String, Value>);
+
+impl Fields {
+    /// The first argument of an event, which has to be an object.
+    pub(super) fn of(args: &[&RawValue]) -> Result<Self, Error> {
+        let first = args.first().ok_or_else(|| Error::invalid("the payload is missing"))?;
+        Self::parse(first.get())
+    }
+
+    fn parse(json: &str) -> Result<Self, Error> {
+        serde_json::from_str(json)
+            .map(Self)
+            .map_err(|_| Error::invalid("the payload must be a JSON object"))
+    }
+
+    /// A field that may be missing or null.
+    fn value(&mut self, name: &str) -> Option<Value> {
+        self.0.remove(name).filter(|value| !value.is_null())
+    }
+
+    pub(super) fn optional_text(&mut self, name: &str) -> Result<Option<String>, Error> {
+        match self.value(name) {
+            None => Ok(None),
+            Some(Value::String(text)) if text.contains('\0') => {
+                Err(Error::invalid(format!("{name} must not contain NUL")))
+            }
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(Error::invalid(format!("{name} must be a string"))),
+        }
+    }
+
+    pub(super) fn text(&mut self, name: &str) -> Result<String, Error> {
+        self.optional_text(name)?.ok_or_else(|| Error::invalid(format!("{name} is missing")))
+    }
+
+    /// A string that something else is made of.
+    pub(super) fn parsed<T>(&mut self, name: &str) -> Result<T, Error>
+    where
+        T: std::str::FromStr,
+        T::Err: std::fmt::Display,
+    {
+        self.optional_parsed(name)?.ok_or_else(|| Error::invalid(format!("{name} is missing")))
+    }
+
+    pub(super) fn optional_parsed<T>(&mut self, name: &str) -> Result<Option<T>, Error>
+    where
+        T: std::str::FromStr,
+        T::Err: std::fmt::Display,
+    {
+        let text = self.optional_text(name)?;
+        text.map(|text| text.parse().map_err(|error: T::Err| Error::invalid(format!("{name}: {error}"))))
+            .transpose()
+    }
+
+    /// A number within a range.
+    pub(super) fn optional_number(
+        &mut self,
+        name: &str,
+        range: std::ops::RangeInclusive<f64>,
+    ) -> Result<Option<f64>, Error> {
+        let Some(value) = self.value(name) else { return Ok(None) };
+        let number = value.as_f64().filter(|number| range.contains(number));
+        number.map(Some).ok_or_else(|| {
+            Error::invalid(format!("{name} must be a number from {} to {}", range.start(), range.end()))
+        })
+    }
+
+    /// A whole number within a range.
+    pub(super) fn optional_integer(
+        &mut self,
+        name: &str,
+        range: std::ops::RangeInclusive<u32>,
+    ) -> Result<Option<u32>, Error> {
+        let Some(value) = self.value(name) else { return Ok(None) };
+        let number = value.as_u64().and_then(|n| u32::try_from(n).ok());
+        number.filter(|number| range.contains(number)).map(Some).ok_or_else(|| {
+            Error::invalid(format!(
+                "{name} must be a whole number from {} to {}",
+                range.start(),
+                range.end()
+            ))
+        })
+    }
+
+    /// An object within the object.
+    pub(super) fn optional_object(&mut self, name: &str) -> Result<Option<Self>, Error> {
+        match self.value(name) {
+            None => Ok(None),
+            Some(Value::Object(map)) => Ok(Some(Self(map))),
+            Some(_) => Err(Error::invalid(format!("{name} must be an object"))),
+        }
+    }
+
+    /// What the object holds, name by name.
+    pub(super) fn into_entries(self) -> impl Iterator<Item = (String, Value)> {
+        self.0.into_iter()
+    }
+
+    /// How many fields are left.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}

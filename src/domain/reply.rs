@@ -1,0 +1,55 @@
+//! What a command is answered with, whoever's words that goes out in.
+
+use super::{AgentId, GenerationId, Membership, Message, MessageId, Session, UserId};
+
+/// A command's answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    /// To `Join`.
+    Joined(Box<Joined>),
+    /// To `Leave`.
+    Left,
+    /// To `RequestStream`.
+    Requested {
+        /// The generation that answers.
+        generation: GenerationId,
+        /// The answer's id, known from now on.
+        message: MessageId,
+        /// The prompt's id.
+        prompt: MessageId,
+    },
+    /// To `StopStream`: the stop is stored.
+    StopStored,
+}
+
+/// What a reader that has joined is told first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Joined {
+    /// The session.
+    pub session: Session,
+    /// What the caller is in it; `None` for a guest of an open one.
+    pub membership: Option<Membership>,
+    /// Users that are there, cut off at 200.
+    pub online: Vec<UserId>,
+    /// How many are there.
+    pub online_count: u64,
+    /// Answers that are being written.
+    pub active: Vec<ActiveGeneration>,
+    /// What came after the message that the client named; `None` where it named none.
+    pub missed: Option<Vec<Message>>,
+    /// Whether there is more of that.
+    pub has_more: bool,
+}
+
+/// An answer that is being written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActiveGeneration {
+    /// Which.
+    pub generation: GenerationId,
+    /// The answer's id.
+    pub message: MessageId,
+    /// Who answers.
+    pub agent: AgentId,
+    /// How long the text is, in UTF-16 code units.
+    pub utf16_len: u64,
+}

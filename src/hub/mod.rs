@@ -1,0 +1,243 @@
+//! A node's readers: one tail per watched session, and what each reader is owed.
+//!
+//! A tail follows a session's log and the texts of its running generations, recognises what comes
+//! twice, fills gaps by reading again, and hands each piece, encoded once per dialect, to its
+//! members. A member is a cursor, not a queue: one that does not take what it is offered stays
+//! where it is while the rest goes on, and is caught up, text joined, when it drains.
+//!
+//! It must not know sockets, HTTP, the database or who may see what.
+
+mod members;
+mod refill;
+mod tail;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use crate::adapter::{AdapterError, Feed, SharedAdapter};
+use crate::dialect::{DialectIndex, Dialects, Frame};
+use crate::domain::{
+    ActiveGeneration, Chunk, Event, GenerationId, MessageId, Position, SessionId, Signal, UserId,
+};
+use crate::lifecycle::Tasks;
+
+use members::Behind;
+use tail::{Gate, Tail};
+
+/// One reader's number on this node, never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReaderId(pub u64);
+
+/// What became of frames that were offered to a reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offer {
+    /// It will write all of them, in order, before whatever is offered next.
+    Taken,
+    /// It took none: it has too much that is not written yet. It says so once by itself, through
+    /// [`Hub::resume`], when it can take more.
+    Full,
+    /// It is closed.
+    Gone,
+}
+
+/// Whoever shows a session to someone: a socket or an SSE response.
+///
+/// Called under a tail's lock: no method may block, wait, or call back into the hub.
+pub trait Reader: Send + Sync {
+    /// Its number.
+    fn id(&self) -> ReaderId;
+    /// Who looks at it.
+    fn user(&self) -> &UserId;
+    /// Whose words it speaks.
+    fn dialect(&self) -> DialectIndex;
+    /// Takes all frames or none.
+    fn offer(&self, frames: &[Frame]) -> Offer;
+    /// Closes it, because it fell behind what is kept; its client comes back and reads on from
+    /// what is stored.
+    fn close(&self);
+}
+
+/// How the hub behaves.
+#[derive(Debug, Clone)]
+pub struct HubOptions {
+    /// How long a session is heard after its last reader left.
+    pub linger: Duration,
+    /// The most events kept for slow readers and for recognising repeated ones, per session.
+    pub recent_max: usize,
+    /// The most items held back while a gap is filled, per session; further ones are read again.
+    pub pending_max: usize,
+    /// How often all tails compare heads, although nothing seems to be missing.
+    pub compare_every: Duration,
+}
+
+impl Default for HubOptions {
+    fn default() -> Self {
+        Self {
+            linger: Duration::from_secs(5),
+            recent_max: 512,
+            pending_max: 1024,
+            compare_every: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A node's readers.
+#[derive(Clone)]
+pub struct Hub {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    adapter: SharedAdapter,
+    dialects: Dialects,
+    options: HubOptions,
+    tasks: Tasks,
+    tails: RwLock<HashMap<SessionId, Arc<Tail>>>,
+    dirty: tokio::sync::Notify,
+    own: Weak<Shared>,
+}
+
+impl Hub {
+    /// A hub without readers; it becomes the adapter's feed by [`Hub::feed`].
+    pub fn new(
+        adapter: SharedAdapter,
+        dialects: Dialects,
+        options: HubOptions,
+        tasks: Tasks,
+    ) -> Self {
+        let shared = Arc::new_cyclic(|own| Shared {
+            own: own.clone(),
+            adapter,
+            dialects,
+            options,
+            tasks: tasks.clone(),
+            tails: RwLock::default(),
+            dirty: tokio::sync::Notify::new(),
+        });
+        let stop = tasks.stopping().clone();
+        let watched = Arc::downgrade(&shared);
+        tasks.spawn(async move {
+            stop.run_until_cancelled(refill::watch_over(watched)).await;
+        });
+        Self { shared }
+    }
+
+    /// Where the adapter hands what arrives.
+    pub fn feed(&self) -> Weak<dyn Feed> {
+        let feed: Arc<dyn Feed> = self.shared.clone();
+        Arc::downgrade(&feed)
+    }
+
+    /// Makes a reader a member of a session, standing at its present end; of the running answers
+    /// it is owed the text from the offsets in `texts` (UTF-16) on, else from the start. Nothing
+    /// is offered to it before [`Hub::go_live`], and nothing in between is missed. A reader that
+    /// is a member stays as it is.
+    ///
+    /// # Errors
+    /// Where the session cannot be heard.
+    ///
+    /// # Cancel safety
+    /// Dropped, the reader may be a member: [`Hub::leave`] it.
+    pub async fn join(
+        &self,
+        session: &SessionId,
+        reader: Arc<dyn Reader>,
+        texts: &[(GenerationId, u64)],
+    ) -> Result<Vec<ActiveGeneration>, AdapterError> {
+        loop {
+            let tail = self.shared.tail(session);
+            let mut gate = tail.gate.lock().await;
+            match *gate {
+                Gate::Closed => continue,
+                Gate::New => {
+                    refill::open(&self.shared, &tail).await?;
+                    *gate = Gate::Open;
+                }
+                Gate::Open => {}
+            }
+            let mut state = tail.state();
+            let behind = Behind::new(state.applied(), &state.running, texts);
+            state.members.add(reader, behind);
+            return Ok(state.active());
+        }
+    }
+
+    /// Offers a member what it is owed and lets it go on live. Messages in `known` are not
+    /// offered: it was given them otherwise since it joined.
+    pub fn go_live(&self, session: &SessionId, reader: ReaderId, known: HashSet<MessageId>) {
+        let Some(tail) = self.shared.watched(session) else { return };
+        let mut state = tail.state();
+        state.members.admit(reader, known);
+        state.catch_up(&self.shared.dialects, reader);
+    }
+
+    /// A slow reader can take more: offers it what it is owed in these sessions.
+    pub fn resume<'a>(
+        &self,
+        reader: ReaderId,
+        sessions: impl IntoIterator<Item = &'a SessionId>,
+    ) {
+        for session in sessions {
+            if let Some(tail) = self.shared.watched(session) {
+                tail.state().catch_up(&self.shared.dialects, reader);
+            }
+        }
+    }
+
+    /// Ends a membership. `true` where there was one.
+    pub fn leave(&self, session: &SessionId, reader: ReaderId) -> bool {
+        let Some(tail) = self.shared.watched(session) else { return false };
+        tail.state().members.remove(reader)
+    }
+
+    /// How many sessions this node hears.
+    pub fn watched(&self) -> usize {
+        self.shared.tails.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+impl Shared {
+    fn own(&self) -> Option<Arc<Self>> {
+        self.own.upgrade()
+    }
+
+    /// The session's tail, made where there is none.
+    fn tail(&self, session: &SessionId) -> Arc<Tail> {
+        if let Some(tail) = self.watched(session) {
+            return tail;
+        }
+        let mut tails = self.tails.write().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || Arc::new(Tail::new(session.clone(), &self.options));
+        tails.entry(session.clone()).or_insert_with(fresh).clone()
+    }
+
+    fn watched(&self, session: &SessionId) -> Option<Arc<Tail>> {
+        self.tails.read().unwrap_or_else(PoisonError::into_inner).get(session).cloned()
+    }
+}
+
+impl Feed for Shared {
+    fn chunk(&self, session: &SessionId, chunk: Chunk) {
+        let Some(tail) = self.watched(session) else { return };
+        if tail.state().take_chunk(&self.dialects, chunk) {
+            refill::spawn(self, tail);
+        }
+    }
+
+    fn event(&self, session: &SessionId, position: Position, event: Arc<Event>) {
+        let Some(tail) = self.watched(session) else { return };
+        if tail.state().take_event(&self.dialects, position, event) {
+            refill::spawn(self, tail);
+        }
+    }
+
+    fn signal(&self, session: &SessionId, signal: Signal) {
+        let Some(tail) = self.watched(session) else { return };
+        tail.state().show_signal(&self.dialects, &signal);
+    }
+
+    fn dirty(&self) {
+        self.dirty.notify_one();
+    }
+}

@@ -1,0 +1,160 @@
+//! Reading what was not heard: opening a tail, filling its gaps, comparing heads, and letting go
+//! of sessions that nobody watches.
+
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, stream};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::Shared;
+use super::tail::{Applied, Gate, Tail};
+use crate::adapter::AdapterError;
+use crate::domain::GenerationId;
+use crate::telemetry::metrics;
+
+/// How many events one read of a log brings.
+const PAGE: u64 = 128;
+/// How many tails compare heads or close at once.
+const TAILS_AT_ONCE: usize = 64;
+/// How often idle tails are looked for.
+const IDLE_EVERY: Duration = Duration::from_secs(1);
+/// The longest pause between two tries to fill a gap.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Opens a tail: hear the session first, then read what is there, then apply what was heard
+/// meanwhile. Called under the tail's gate.
+///
+/// # Cancel safety
+/// Dropped, the tail stays as it was and may be opened again.
+pub(super) async fn open(shared: &Shared, tail: &Tail) -> Result<(), AdapterError> {
+    tail.state().begin_refill();
+    shared.adapter.subscribe(&tail.session).await?;
+    let mut pause = Duration::from_millis(5);
+    loop {
+        read_on(shared, tail).await?;
+        if tail.state().end_refill(&shared.dialects) == Applied::Yes {
+            return Ok(());
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Fills a tail's gap in a task of its own. The tail holds back what arrives until it is filled.
+pub(super) fn spawn(shared: &Shared, tail: Arc<Tail>) {
+    metrics::gap_refill();
+    let Some(shared) = shared.own() else { return };
+    let stop = shared.tasks.stopping().clone();
+    shared.tasks.clone().spawn(async move {
+        stop.run_until_cancelled(refill(&shared, &tail)).await;
+    });
+}
+
+async fn refill(shared: &Shared, tail: &Tail) {
+    let mut pause = Duration::from_millis(5);
+    while *tail.gate.lock().await != Gate::Closed {
+        match read_on(shared, tail).await {
+            Ok(()) if tail.state().end_refill(&shared.dialects) == Applied::Yes => return,
+            Ok(()) => {}
+            Err(error) => tracing::debug!(session = %tail.session, %error, "fill gap"),
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Reads on from where the tail is: the log first, since its events say which texts there are.
+async fn read_on(shared: &Shared, tail: &Tail) -> Result<(), AdapterError> {
+    loop {
+        let after = tail.state().position;
+        let page = shared.adapter.read(&tail.session, after, PAGE).await?;
+        let mut state = tail.state();
+        if !page.contiguous
+            && let Some((first, _)) = page.events.first()
+        {
+            if after != Default::default() {
+                tracing::info!(session = %tail.session, %after, %first, "the log jumped");
+            }
+            state.jump(*first);
+        }
+        for (position, event) in &page.events {
+            let applied = state.apply_event(&shared.dialects, *position, event);
+            debug_assert_eq!(applied, Applied::Yes, "a page is contiguous");
+        }
+        if !page.has_more {
+            break;
+        }
+    }
+    let texts: Vec<(GenerationId, u32, u64)> = {
+        let state = tail.state();
+        state.running.iter().map(|r| (r.generation, r.attempt, r.text.len())).collect()
+    };
+    for (generation, attempt, from) in texts {
+        let text = shared.adapter.text(&tail.session, generation, attempt, from).await?;
+        tail.state().apply_text(&shared.dialects, generation, attempt, from, &text);
+    }
+    Ok(())
+}
+
+/// Compares heads when something may have been missed, and at long intervals anyway; lets go of
+/// sessions that nobody watches. Ends with the hub.
+pub(super) async fn watch_over(watched: Weak<Shared>) {
+    let mut idle = interval(IDLE_EVERY);
+    idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut compared = Instant::now();
+    loop {
+        let Some(shared) = watched.upgrade() else { return };
+        let dirty = tokio::select! {
+            () = shared.dirty.notified() => true,
+            _ = idle.tick() => false,
+        };
+        let tails: Vec<Arc<Tail>> = {
+            let tails = shared.tails.read().unwrap_or_else(PoisonError::into_inner);
+            tails.values().cloned().collect()
+        };
+        if dirty || compared.elapsed() >= shared.options.compare_every {
+            compared = Instant::now();
+            stream::iter(&tails)
+                .for_each_concurrent(TAILS_AT_ONCE, |tail| compare(&shared, tail))
+                .await;
+        }
+        let linger = shared.options.linger;
+        let idle_tails = tails.iter().filter(|tail| tail.state().is_idle(linger));
+        stream::iter(idle_tails)
+            .for_each_concurrent(TAILS_AT_ONCE, |tail| close(&shared, tail))
+            .await;
+    }
+}
+
+/// Fills a gap that nothing has shown, because the last thing that happened was missed.
+async fn compare(shared: &Shared, tail: &Arc<Tail>) {
+    let (position, texts, lens) = {
+        let state = tail.state();
+        let texts: Vec<_> = state.running.iter().map(|r| (r.generation, r.attempt)).collect();
+        let lens: Vec<_> = state.running.iter().map(|r| r.text.len()).collect();
+        (state.position, texts, lens)
+    };
+    let Ok(head) = shared.adapter.head(&tail.session, &texts).await else {
+        // Redis is away: when it is back, the reconnect makes everything dirty again.
+        return;
+    };
+    let longer = head.text_lens.iter().zip(&lens).any(|(there, here)| there > here);
+    if (head.position > position || longer) && tail.state().begin_refill() {
+        spawn(shared, tail.clone());
+    }
+}
+
+/// Stops hearing a session, unless a reader has come.
+async fn close(shared: &Shared, tail: &Tail) {
+    let mut gate = tail.gate.lock().await;
+    if *gate == Gate::Closed || !tail.state().is_idle(Duration::ZERO) {
+        return;
+    }
+    // Where this fails, Redis is away and the subscription with it.
+    if let Err(error) = shared.adapter.unsubscribe(&tail.session).await {
+        tracing::debug!(session = %tail.session, %error, "stop hearing a session");
+    }
+    *gate = Gate::Closed;
+    shared.tails.write().unwrap_or_else(PoisonError::into_inner).remove(&tail.session);
+}

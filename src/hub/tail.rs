@@ -1,0 +1,473 @@
+//! The end of one session's log as this node knows it: what was applied, the running answers'
+//! texts, and the rules by which something new follows.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::members::{Behind, Members};
+use super::{HubOptions, Offer, ReaderId};
+use crate::dialect::{Dialect, Dialects, Frame, Shown, TextShown};
+use crate::domain::text::utf16_len;
+use crate::domain::{
+    ActiveGeneration, AgentId, Chunk, Event, EventId, EventKind, GenerationId, MessageId, Position,
+    SessionId, Signal, Text, Timestamp,
+};
+use crate::telemetry::metrics;
+
+/// Whether a tail can be joined. Opening and closing hold its lock, so that a subscription is
+/// never ended after a newer one was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gate {
+    New,
+    Open,
+    Closed,
+}
+
+pub(super) struct Tail {
+    pub session: SessionId,
+    pub gate: tokio::sync::Mutex<Gate>,
+    state: Mutex<TailState>,
+}
+
+impl Tail {
+    pub(super) fn new(session: SessionId, options: &HubOptions) -> Self {
+        let state = TailState {
+            session: session.clone(),
+            live: false,
+            overflowed: false,
+            pending: VecDeque::new(),
+            pending_max: options.pending_max,
+            position: Position::default(),
+            applied: 0,
+            recent: VecDeque::new(),
+            recent_max: options.recent_max,
+            seen: HashSet::new(),
+            running: Vec::new(),
+            members: Members::default(),
+            empty_since: Some(Instant::now()),
+        };
+        Self { session, gate: tokio::sync::Mutex::new(Gate::New), state: Mutex::new(state) }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, TailState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An answer that is being written.
+pub(super) struct Running {
+    pub generation: GenerationId,
+    pub message: MessageId,
+    pub agent: AgentId,
+    pub attempt: u32,
+    pub text: Text,
+    pub seq: u64,
+    pub tokens: u64,
+}
+
+/// Something that arrived and is not applied yet.
+pub(super) enum Item {
+    Chunk(Chunk),
+    Event(Position, Arc<Event>),
+}
+
+/// Whether an item could be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Applied {
+    /// It was, or had been, or does not matter any more.
+    Yes,
+    /// Something before it is missing.
+    Gap,
+}
+
+struct Recent {
+    event: Arc<Event>,
+    /// The next chunk's number, of the generation that the event is about.
+    seq: u64,
+}
+
+pub(super) struct TailState {
+    session: SessionId,
+    /// `false` while it is opened or a gap is filled: what arrives waits in `pending`.
+    live: bool,
+    /// Something arrived that `pending` had no room for.
+    overflowed: bool,
+    pending: VecDeque<Item>,
+    pending_max: usize,
+    pub position: Position,
+    /// Counts the events applied by this tail, whatever their epoch.
+    applied: u64,
+    recent: VecDeque<Recent>,
+    recent_max: usize,
+    /// The ids of `recent`: an event that is appended twice is shown once.
+    seen: HashSet<EventId>,
+    pub running: Vec<Running>,
+    pub members: Members,
+    empty_since: Option<Instant>,
+}
+
+impl TailState {
+    pub(super) fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    pub(super) fn active(&self) -> Vec<ActiveGeneration> {
+        let active = self.running.iter().map(|running| ActiveGeneration {
+            generation: running.generation,
+            message: running.message,
+            agent: running.agent.clone(),
+            utf16_len: running.text.utf16_len(),
+        });
+        active.collect()
+    }
+
+    /// Takes a chunk that arrived; `true` where it leaves a gap that has to be filled now.
+    pub(super) fn take_chunk(&mut self, dialects: &Dialects, chunk: Chunk) -> bool {
+        if !self.live {
+            self.hold(Item::Chunk(chunk));
+            return false;
+        }
+        let gap = self.apply_chunk(dialects, &chunk) == Applied::Gap;
+        if gap {
+            self.live = false;
+            self.hold(Item::Chunk(chunk));
+        }
+        gap
+    }
+
+    /// Takes an event that arrived; `true` where it leaves a gap that has to be filled now.
+    pub(super) fn take_event(
+        &mut self,
+        dialects: &Dialects,
+        position: Position,
+        event: Arc<Event>,
+    ) -> bool {
+        if !self.live {
+            self.hold(Item::Event(position, event));
+            return false;
+        }
+        let gap = self.apply_event(dialects, position, &event) == Applied::Gap;
+        if gap {
+            self.live = false;
+            self.hold(Item::Event(position, event));
+        }
+        gap
+    }
+
+    fn hold(&mut self, item: Item) {
+        if self.pending.len() < self.pending_max {
+            self.pending.push_back(item);
+        } else {
+            self.overflowed = true;
+        }
+    }
+
+    /// Begins filling a gap from outside; `false` where that is under way already.
+    pub(super) fn begin_refill(&mut self) -> bool {
+        std::mem::replace(&mut self.live, false)
+    }
+
+    /// Applies what waited while a gap was filled. `Yes`: the tail is live again.
+    pub(super) fn end_refill(&mut self, dialects: &Dialects) -> Applied {
+        if std::mem::take(&mut self.overflowed) {
+            self.pending.clear();
+            return Applied::Gap;
+        }
+        while let Some(item) = self.pending.pop_front() {
+            let applied = match &item {
+                Item::Chunk(chunk) => self.apply_chunk(dialects, chunk),
+                Item::Event(position, event) => self.apply_event(dialects, *position, event),
+            };
+            if applied == Applied::Gap {
+                self.pending.push_front(item);
+                return Applied::Gap;
+            }
+        }
+        self.live = true;
+        Applied::Yes
+    }
+
+    /// Accepts that what follows does not follow what was applied: the log has begun a new epoch,
+    /// or has dropped what was not read in time.
+    pub(super) fn jump(&mut self, before: Position) {
+        self.position = Position { seq: before.seq.saturating_sub(1), ..before };
+    }
+
+    /// Applies text, if it follows the text so far, and shows what is new of it.
+    pub(super) fn apply_chunk(&mut self, dialects: &Dialects, chunk: &Chunk) -> Applied {
+        let Some(at) = self.running.iter().position(|r| r.generation == chunk.generation) else {
+            let over = self.recent.iter().any(|recent| {
+                recent.event.kind.answer().is_some()
+                    && recent.event.kind.generation() == Some(chunk.generation)
+            });
+            return if over { Applied::Yes } else { Applied::Gap };
+        };
+        let len = self.running[at].text.len();
+        if chunk.attempt < self.running[at].attempt {
+            return Applied::Yes;
+        }
+        if chunk.attempt > self.running[at].attempt || chunk.offset > len {
+            return Applied::Gap;
+        }
+        if chunk.end() <= len {
+            return Applied::Yes;
+        }
+        let applied = usize::try_from(len - chunk.offset).unwrap_or(usize::MAX);
+        // Both ends of a text are boundaries of characters, so this is `None` only for a text
+        // that differs from the one applied: then the stored answer decides.
+        let Some(delta) = chunk.delta.get(applied..) else { return Applied::Yes };
+        self.grow(dialects, at, delta, chunk.seq, chunk.tokens);
+        let delay = Timestamp::now().since(Timestamp::from_millis(chunk.read_at_ms));
+        metrics::chunk_delivered(delay);
+        Applied::Yes
+    }
+
+    /// Appends to a running text and shows it.
+    fn grow(&mut self, dialects: &Dialects, at: usize, delta: &str, seq: u64, tokens: u64) {
+        let running = &mut self.running[at];
+        let (generation, attempt) = (running.generation, running.attempt);
+        let (before, utf16_offset) = (running.text.len(), running.text.utf16_len());
+        running.text.push(delta);
+        running.seq = seq.max(running.seq + 1);
+        running.tokens = tokens.max(running.tokens);
+        let running = &self.running[at];
+        let shown = Shown::Text(TextShown {
+            generation,
+            message: running.message,
+            seq: running.seq,
+            utf16_offset,
+            delta,
+            so_far: running.text.as_str(),
+            tokens: running.tokens,
+        });
+        self.members.hand(dialects, &self.session, shown, None, || {
+            let mut behind = Behind::at(self.applied, &self.running);
+            behind.set_text(generation, attempt, before);
+            Some(behind)
+        });
+    }
+
+    /// Applies text that was read rather than heard: its number and token count are not known, so
+    /// the next number is taken and four bytes are counted as a token.
+    pub(super) fn apply_text(
+        &mut self,
+        dialects: &Dialects,
+        generation: GenerationId,
+        attempt: u32,
+        offset: u64,
+        text: &str,
+    ) {
+        let Some(at) = self.running.iter().position(|r| r.generation == generation) else { return };
+        let running = &self.running[at];
+        let fits = running.attempt == attempt && running.text.len() == offset;
+        if fits && !text.is_empty() {
+            let tokens = (offset + text.len() as u64).div_ceil(4);
+            self.grow(dialects, at, text, 0, tokens);
+        }
+    }
+
+    /// Applies an event, if it follows the position, and shows it.
+    pub(super) fn apply_event(
+        &mut self,
+        dialects: &Dialects,
+        position: Position,
+        event: &Arc<Event>,
+    ) -> Applied {
+        if position <= self.position {
+            return Applied::Yes;
+        }
+        let begins = position.epoch > self.position.epoch && position.seq == 1;
+        if !position.follows(self.position) && !begins {
+            return Applied::Gap;
+        }
+        self.position = position;
+        if self.seen.insert(event.id) {
+            self.show_event(dialects, event);
+        }
+        Applied::Yes
+    }
+
+    fn show_event(&mut self, dialects: &Dialects, event: &Arc<Event>) {
+        let generation = event.kind.generation();
+        let at = self.running.iter().position(|r| Some(r.generation) == generation);
+        // The end of an answer brings all of its text: what is missing is shown before it.
+        if let (Some(at), Some(answer)) = (at, event.kind.answer()) {
+            let known = usize::try_from(self.running[at].text.len()).unwrap_or(usize::MAX);
+            if let Some(rest) = answer.content.get(known..).filter(|rest| !rest.is_empty()) {
+                self.grow(dialects, at, rest, 0, answer.tokens.unwrap_or(0));
+            }
+        }
+        let seq = at.map_or(1, |at| self.running[at].seq + 1);
+        let shown = Shown::Event { event, seq };
+        self.members.hand(dialects, &self.session, shown, None, || {
+            Some(Behind::at(self.applied, &self.running))
+        });
+        self.note(event, at);
+        self.applied += 1;
+        self.recent.push_back(Recent { event: event.clone(), seq });
+        while self.recent.len() > self.recent_max {
+            if let Some(oldest) = self.recent.pop_front() {
+                self.seen.remove(&oldest.event.id);
+            }
+        }
+    }
+
+    /// What an event changes about the running answers.
+    fn note(&mut self, event: &Event, at: Option<usize>) {
+        match &event.kind {
+            EventKind::GenerationStarted { generation, message, agent, attempt }
+            | EventKind::GenerationReset { generation, message, agent, attempt, .. } => {
+                let running = Running {
+                    generation: *generation,
+                    message: *message,
+                    agent: agent.clone(),
+                    attempt: *attempt,
+                    text: Text::default(),
+                    seq: at.map_or(0, |at| self.running[at].seq),
+                    tokens: 0,
+                };
+                match at {
+                    Some(at) => self.running[at] = running,
+                    None => self.running.push(running),
+                }
+            }
+            EventKind::GenerationResumed { generation, message, agent, attempt, .. } => match at {
+                Some(at) => self.running[at].attempt = *attempt,
+                None => self.running.push(Running {
+                    generation: *generation,
+                    message: *message,
+                    agent: agent.clone(),
+                    attempt: *attempt,
+                    text: Text::default(),
+                    seq: 0,
+                    tokens: 0,
+                }),
+            },
+            kind if kind.answer().is_some() => {
+                if let Some(at) = at {
+                    self.running.remove(at);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn show_signal(&mut self, dialects: &Dialects, signal: &Signal) {
+        // Whoever does not take it misses it, and stays live.
+        let except = Some(signal.user());
+        self.members.hand(dialects, &self.session, Shown::Signal(signal), except, || None);
+    }
+
+    /// Offers a member that is behind what it is owed: the events in order, what was missing of
+    /// each answer joined into one text before its end, and of each running answer after them.
+    pub(super) fn catch_up(&mut self, dialects: &Dialects, id: ReaderId) {
+        let Some((reader, mut behind)) = self.members.owed(id) else { return };
+        let dialect = dialects.get(reader.dialect());
+        let kept_from = self.applied - self.recent.len() as u64;
+        if behind.applied < kept_from {
+            tracing::info!(session = %self.session, "a reader fell behind what is kept");
+            self.members.remove(id);
+            reader.close();
+            return;
+        }
+        let skip = usize::try_from(behind.applied - kept_from).unwrap_or(usize::MAX);
+        for recent in self.recent.iter().skip(skip) {
+            let frames = owed_event(dialect, &self.session, recent, &behind);
+            if !frames.is_empty() && reader.offer(&frames) != Offer::Taken {
+                self.members.settle(id, Some(behind));
+                return;
+            }
+            behind.applied += 1;
+            advance(&mut behind, &recent.event.kind);
+        }
+        for running in &self.running {
+            let from = behind.text(running.generation, running.attempt);
+            let Some((delta, utf16_offset)) = running.text.after(from) else { continue };
+            if delta.is_empty() {
+                continue;
+            }
+            let frames = dialect.encode(
+                &self.session,
+                Shown::Text(TextShown {
+                    generation: running.generation,
+                    message: running.message,
+                    seq: running.seq,
+                    utf16_offset,
+                    delta,
+                    so_far: running.text.as_str(),
+                    tokens: running.tokens,
+                }),
+            );
+            metrics::coalesced();
+            if reader.offer(&frames) != Offer::Taken {
+                self.members.settle(id, Some(behind));
+                return;
+            }
+            behind.set_text(running.generation, running.attempt, running.text.len());
+        }
+        self.members.settle(id, None);
+    }
+
+    /// Whether nobody has been a member for `linger`. Looks, and remembers since when.
+    pub(super) fn is_idle(&mut self, linger: Duration) -> bool {
+        if !self.members.is_empty() {
+            self.empty_since = None;
+            return false;
+        }
+        self.empty_since.get_or_insert_with(Instant::now).elapsed() >= linger
+    }
+}
+
+/// What a member that stands at `behind` is shown of one event.
+fn owed_event(
+    dialect: &dyn Dialect,
+    session: &SessionId,
+    recent: &Recent,
+    behind: &Behind,
+) -> Vec<Frame> {
+    let event = &recent.event;
+    if matches!(&event.kind, EventKind::MessageNew(message) if behind.known.contains(&message.id)) {
+        return Vec::new();
+    }
+    let mut frames = Vec::new();
+    if let (Some(generation), Some(answer)) = (event.kind.generation(), event.kind.answer()) {
+        let from = behind.any_text(generation);
+        let rest = usize::try_from(from).ok().and_then(|from| answer.content.get(from..));
+        if let Some(delta) = rest.filter(|delta| !delta.is_empty()) {
+            frames = dialect.encode(
+                session,
+                Shown::Text(TextShown {
+                    generation,
+                    message: answer.id,
+                    seq: recent.seq.saturating_sub(1),
+                    utf16_offset: utf16_len(&answer.content) - utf16_len(delta),
+                    delta,
+                    so_far: &answer.content,
+                    tokens: answer.tokens.unwrap_or(0),
+                }),
+            );
+            metrics::coalesced();
+        }
+    }
+    frames.extend(dialect.encode(session, Shown::Event { event, seq: recent.seq }));
+    frames
+}
+
+/// Where a member stands after an event.
+fn advance(behind: &mut Behind, kind: &EventKind) {
+    match kind {
+        EventKind::GenerationStarted { generation, attempt, .. }
+        | EventKind::GenerationReset { generation, attempt, .. } => {
+            behind.set_text(*generation, *attempt, 0);
+        }
+        EventKind::GenerationResumed { generation, attempt, .. } => {
+            behind.rename_attempt(*generation, *attempt);
+        }
+        kind => {
+            if let (Some(generation), Some(_)) = (kind.generation(), kind.answer()) {
+                behind.forget(generation);
+            }
+        }
+    }
+}
