@@ -7,6 +7,7 @@
 //! layers below, which import downwards only (`tests/it/layers.rs` enforces it).
 
 pub mod codec;
+pub mod config;
 pub mod domain;
 pub mod lifecycle;
 pub mod llm;
