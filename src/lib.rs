@@ -8,6 +8,7 @@
 
 pub mod adapter;
 pub mod codec;
+pub mod config;
 pub mod domain;
 pub mod lifecycle;
 pub mod llm;

@@ -1,0 +1,246 @@
+//! From a source to the structs, section by section, and the relations between values.
+
+use std::time::Duration;
+
+use super::agents::{Agents, Inherited, OPENAI_BASE_URL, ProviderKind};
+use super::reader::Reader;
+use super::{
+    Auth, ChunkContent, Config, Database, DatabaseKind, Limits, LogFormat, Logging, OpenAi,
+    Problem, Providers, Redis, Server, SessionLog, Socket, Source, Streams, is_loopback, parse,
+};
+
+/// The configuration, with defaults in the place of what is wrong, and all that is wrong.
+pub(super) fn assemble(source: &Source) -> (Config, Vec<Problem>) {
+    let mut reader = Reader::new(source);
+    let config = read_all(&mut reader);
+    check_relations(&mut reader, &config);
+    let mut problems = reader.problems;
+    problems.dedup();
+    (Config { warnings: reader.warnings, ..config }, problems)
+}
+
+fn read_all(reader: &mut Reader<'_>) -> Config {
+    refuse_what_is_missing(reader);
+    let host = reader.value("HOST", parse::host);
+    let redis = reader.given("REDIS_URL", parse::redis_url);
+    let command_timeout = reader.value("REDIS_COMMAND_TIMEOUT", parse::interval);
+    let auth = auth(reader, &host, redis.is_some());
+    let streams = streams(reader);
+    let providers = providers(reader);
+    Config {
+        server: server(reader, host, auth.dev_auth),
+        redis: redis.map(|url| Redis { url, command_timeout }),
+        database: database(reader),
+        log: session_log(reader),
+        socket: socket(reader),
+        limits: limits(reader),
+        agents: agents(reader, &providers.openai, streams.timeout),
+        logging: logging(reader),
+        auth,
+        streams,
+        providers,
+        warnings: Vec::new(),
+    }
+}
+
+/// Reads what has no field yet, so that a wrong value, or one that promises something this
+/// version does not do, is not passed over.
+fn refuse_what_is_missing(reader: &mut Reader<'_>) {
+    for name in ["ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "ANTHROPIC_MODEL"] {
+        reader.given(name, parse::text);
+    }
+    for name in reader.names_with_prefix("ANTHROPIC_") {
+        if super::Variable::find(name).is_none() && !name.ends_with("_FILE") {
+            reader.refuse(name, "the anthropic provider does not exist in this version");
+        }
+    }
+    reader.given("JWT_PUBLIC_KEY", parse::text);
+    reader.given("JWKS_URL", parse::text);
+    reader.choice("ROLE");
+    reader.value("EIO3", parse::bool);
+    reader.value("AUTH_EXPIRE", parse::bool);
+    reader.given("ALLOW_CHAT_AUTH", parse::bool);
+    reader.value("ADMIN_SCOPE", parse::text);
+    reader.value("MAX_CONNECTIONS_PER_USER", parse::number);
+    reader.value("WS_THROTTLE_TTL", parse::interval);
+    reader.value("WS_THROTTLE_LIMIT", parse::number);
+    reader.given("RATE_LIMITS", parse::list);
+    reader.choice("MODERATION");
+    reader.given("OTEL_EXPORTER_OTLP_ENDPOINT", parse::text);
+}
+
+fn server(reader: &mut Reader<'_>, host: String, dev_auth: bool) -> Server {
+    Server {
+        host,
+        port: reader.value("PORT", parse::port),
+        metrics_port: reader.value("METRICS_PORT", parse::port),
+        cors_origins: reader.value("CORS_ORIGIN", parse::origins),
+        shutdown_grace: reader.value("SHUTDOWN_GRACE", parse::duration),
+        demo_ui: reader.given("DEMO_UI", parse::bool).unwrap_or(dev_auth),
+        auto_create_sessions: reader.value("AUTO_CREATE_SESSIONS", parse::bool),
+    }
+}
+
+fn database(reader: &mut Reader<'_>) -> Database {
+    let (url, kind) = reader.value("DATABASE_URL", parse::database_url);
+    Database {
+        url: url.into(),
+        kind,
+        connections: reader.value("DATABASE_CONNECTIONS", parse::positive),
+    }
+}
+
+fn auth(reader: &mut Reader<'_>, host: &str, clustered: bool) -> Auth {
+    let jwt_secret = reader.given("JWT_SECRET", parse::key);
+    let any_key = ["JWT_SECRET", "JWT_PUBLIC_KEY", "JWKS_URL"].iter().any(|n| reader.is_set(n));
+    let asked = reader.given("DEV_AUTH", parse::bool);
+    let dev_auth = asked.unwrap_or(!any_key && is_loopback(host));
+    if !any_key && !dev_auth {
+        reader.refuse(
+            "JWT_SECRET",
+            "is not set: nobody could connect. Set it (at least 32 bytes), or DEV_AUTH=true to \
+             let anybody in",
+        );
+    }
+    if dev_auth {
+        reader.warn(
+            "DEV_AUTH",
+            "anybody who can connect gets a token for any user: not for production",
+        );
+        if clustered && !any_key {
+            reader.warn(
+                "JWT_SECRET",
+                "is not set: each node makes its own, so a token is good at the node that gave it only",
+            );
+        }
+    }
+    let leeway = reader.value("JWT_LEEWAY", parse::duration);
+    if leeway > Duration::from_secs(3600) {
+        reader.refuse("JWT_LEEWAY", "is wrong, expected at most 1h");
+    }
+    Auth {
+        jwt_secret,
+        issuer: reader.given("JWT_ISSUER", parse::text),
+        audience: reader.given("JWT_AUDIENCE", parse::list).unwrap_or_default(),
+        leeway,
+        dev_auth,
+        signing_secret: reader.given("SIGNING_SECRET", parse::key),
+    }
+}
+
+fn streams(reader: &mut Reader<'_>) -> Streams {
+    Streams {
+        timeout: reader.value("STREAM_TIMEOUT", parse::interval),
+        max_duration: reader.value("STREAM_MAX_DURATION", parse::interval),
+        delay: reader.value("STREAM_DELAY", parse::duration),
+        delay_max: reader.value("STREAM_DELAY_MAX", parse::duration),
+        max_concurrent: reader.value("MAX_CONCURRENT_STREAMS", parse::number),
+        max_node_streams: reader.value("MAX_NODE_STREAMS", parse::number),
+        chunk_content: match reader.choice("STREAM_CHUNK_CONTENT") {
+            Some("cumulative") => ChunkContent::Cumulative,
+            _ => ChunkContent::Final,
+        },
+        context_messages: reader.value("CONTEXT_MESSAGES", parse::number),
+    }
+}
+
+fn session_log(reader: &mut Reader<'_>) -> SessionLog {
+    SessionLog {
+        events_max: reader.value("LOG_EVENTS_MAX", parse::positive),
+        ttl: reader.value("LOG_TTL", parse::interval),
+        tail_linger: reader.value("TAIL_LINGER", parse::duration),
+    }
+}
+
+fn socket(reader: &mut Reader<'_>) -> Socket {
+    Socket {
+        ping_interval: reader.value("PING_INTERVAL", parse::interval),
+        ping_timeout: reader.value("PING_TIMEOUT", parse::interval),
+        payload_max: reader.value("PAYLOAD_MAX", parse::bytes),
+        outbound_max: reader.value("SOCKET_BUFFER_MAX", parse::bytes),
+        write_stall: reader.value("SOCKET_STALL_TIMEOUT", parse::interval),
+        connection_max_age: reader.value("CONNECTION_MAX_AGE", parse::interval),
+        max_connections: reader.value("MAX_CONNECTIONS", parse::number),
+        command_queue: reader.value("SOCKET_COMMANDS_MAX", parse::positive),
+        joined_max: reader.value("JOINED_SESSIONS_MAX", parse::positive),
+        default_dialect: reader.choice("DEFAULT_DIALECT").unwrap_or("session").to_owned(),
+    }
+}
+
+fn limits(reader: &mut Reader<'_>) -> Limits {
+    Limits {
+        content_chars_max: reader.value("CONTENT_MAX", parse::positive).get(),
+        attachments_max: reader.value("ATTACHMENTS_MAX", parse::number),
+    }
+}
+
+fn providers(reader: &mut Reader<'_>) -> Providers {
+    Providers {
+        openai: OpenAi {
+            api_key: reader.given("OPENAI_API_KEY", parse::secret),
+            base_url: reader.value("OPENAI_BASE_URL", parse::base_url),
+            model: reader.given("OPENAI_MODEL", parse::text),
+        },
+    }
+}
+
+fn agents(reader: &mut Reader<'_>, openai: &OpenAi, stream_timeout: Duration) -> Agents {
+    let inherited = Inherited { openai, stream_timeout };
+    if let Some(path) = reader.given("AGENTS_FILE", parse::text) {
+        match reader.file("AGENTS_FILE", &path).map(|text| inherited.parse(&text)) {
+            Some(Ok(agents)) => return agents,
+            Some(Err(errors)) => errors.into_iter().for_each(|e| reader.refuse("AGENTS_FILE", e)),
+            None => {}
+        }
+    } else if openai.api_key.is_some() || openai.base_url != OPENAI_BASE_URL {
+        match inherited.built_in(ProviderKind::OpenAi) {
+            Ok(agents) => return agents,
+            Err(_) => reader.refuse(
+                "OPENAI_MODEL",
+                "is not set: it is needed where OPENAI_BASE_URL is not OpenAI's own",
+            ),
+        }
+    }
+    inherited.built_in(ProviderKind::Scripted).expect("the scripted agent needs nothing")
+}
+
+fn logging(reader: &mut Reader<'_>) -> Logging {
+    Logging {
+        format: reader.choice("LOG_FORMAT").map(|word| match word {
+            "json" => LogFormat::Json,
+            _ => LogFormat::Text,
+        }),
+        filter: reader.value("RUST_LOG", parse::log_filter),
+    }
+}
+
+/// What must hold between values.
+fn check_relations(reader: &mut Reader<'_>, config: &Config) {
+    let Config { server, streams, log, .. } = config;
+    let recovery = reader.value("RECOVERY_WINDOW", parse::duration);
+    if server.port != 0 && server.port == server.metrics_port {
+        reader.refuse(
+            "METRICS_PORT",
+            format!("{} is PORT, too: expected another, or 0", server.port),
+        );
+    }
+    let at_least = [
+        ("STREAM_DELAY_MAX", streams.delay_max, "STREAM_DELAY", streams.delay),
+        ("STREAM_MAX_DURATION", streams.max_duration, "STREAM_TIMEOUT", streams.timeout),
+        ("LOG_TTL", log.ttl, "RECOVERY_WINDOW", recovery),
+        ("LOG_TTL", log.ttl, "STREAM_TIMEOUT", streams.timeout),
+        ("LOG_TTL", log.ttl, "TAIL_LINGER", log.tail_linger),
+    ];
+    for (name, value, other_name, other) in at_least {
+        if value < other {
+            let message = format!("{value:?} is less than {other_name} ({other:?})");
+            reader.refuse(name, message);
+        }
+    }
+    if config.redis.is_some() && config.database.kind == DatabaseKind::Sqlite {
+        reader.warn(
+            "DATABASE_URL",
+            "is SQLite although REDIS_URL is set: nodes of other machines would not share it, use PostgreSQL",
+        );
+    }
+}
