@@ -1,3 +1,106 @@
-//! How an event is written where nodes of different versions read it: in the log and in the
-//! outbox. JSON with a version, compact names; unknown versions and kinds are refused, never
-//! guessed.
+//! How an event and a signal are written where nodes of different versions read them: in the
+//! log, in the outbox and on the channel between nodes.
+//!
+//! JSON with a version. A reader passes over fields it does not know, so a field may be added
+//! within a version as long as older nodes may ignore it; anything else is a new version. Unknown
+//! versions and kinds are refused, never guessed. It must not know where the bytes are kept, nor
+//! what clients are shown: that is a dialect's.
+
+mod message;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Event, EventId, Signal, Timestamp};
+
+/// The version this build writes, and the only one it reads.
+const VERSION: u64 = 1;
+
+/// The bytes are not what this build can read.
+#[derive(Debug, thiserror::Error)]
+pub enum CodecError {
+    /// Another version wrote them.
+    #[error("written in version {0}, which this node does not read")]
+    Version(u64),
+    /// They are no JSON of this version, or of a kind that this version does not have.
+    #[error("not an event or signal of version {VERSION}")]
+    Malformed(#[source] serde_json::Error),
+    /// The named field holds what it must not, such as an id of the wrong shape.
+    #[error("\"{0}\" holds no valid value")]
+    Value(&'static str),
+}
+
+/// What tells a version, in all versions.
+#[derive(Deserialize)]
+struct Head {
+    v: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EventWire<'a> {
+    v: u64,
+    id: String,
+    at: i64,
+    #[serde(borrow)]
+    event: wire::Kind<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SignalWire<'a> {
+    v: u64,
+    #[serde(borrow)]
+    signal: wire::Signal<'a>,
+}
+
+/// Writes an event. [`decode_event`] gives back its equal, except that a retry delay is kept in
+/// whole milliseconds.
+pub fn encode_event(event: &Event) -> Vec<u8> {
+    write(&EventWire {
+        v: VERSION,
+        id: event.id.to_string(),
+        at: event.at.as_millis(),
+        event: wire::Kind::from(&event.kind),
+    })
+}
+
+/// Reads an event.
+///
+/// # Errors
+/// [`CodecError`] where this build cannot have written `bytes`.
+pub fn decode_event(bytes: &[u8]) -> Result<Event, CodecError> {
+    let wire: EventWire<'_> = read(bytes)?;
+    Ok(Event {
+        id: wire.id.parse::<EventId>().map_err(|_| CodecError::Value("id"))?,
+        at: Timestamp::from_millis(wire.at),
+        kind: wire.event.try_into()?,
+    })
+}
+
+/// Writes a signal. [`decode_signal`] gives back its equal.
+pub fn encode_signal(signal: &Signal) -> Vec<u8> {
+    write(&SignalWire { v: VERSION, signal: wire::Signal::from(signal) })
+}
+
+/// Reads a signal.
+///
+/// # Errors
+/// [`CodecError`] where this build cannot have written `bytes`.
+pub fn decode_signal(bytes: &[u8]) -> Result<Signal, CodecError> {
+    read::<SignalWire<'_>>(bytes)?.signal.try_into()
+}
+
+fn write<T: Serialize>(wire: &T) -> Vec<u8> {
+    serde_json::to_vec(wire).expect("strings, integers and maps with string keys are always JSON")
+}
+
+/// The version first, since another version's shape would only look malformed.
+fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
+    let head: Head = serde_json::from_slice(bytes).map_err(CodecError::Malformed)?;
+    if head.v != VERSION {
+        return Err(CodecError::Version(head.v));
+    }
+    serde_json::from_slice(bytes).map_err(CodecError::Malformed)
+}

@@ -146,6 +146,7 @@ pub struct Finish {
 
 /// What became of a [`Finish`].
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are `Stored`, and none is kept")]
 pub enum Finished {
     /// Stored now: the answer with its ordinal, and the event that ends the generation, which the
     /// outbox holds.

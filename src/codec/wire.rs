@@ -1,0 +1,305 @@
+//! The kinds of events and signals as the log and the channel write them.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::CodecError;
+use super::message::{Message, parsed};
+use crate::domain::{self, ErrorCode, EventKind};
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Kind<'a> {
+    #[serde(borrow)]
+    MessageNew(Box<Message<'a>>),
+    GenerationStarted(Attempt<'a>),
+    GenerationResumed {
+        #[serde(borrow, flatten)]
+        attempt: Attempt<'a>,
+        offset: u64,
+    },
+    GenerationReset {
+        #[serde(borrow, flatten)]
+        attempt: Attempt<'a>,
+        reason: Cow<'a, str>,
+    },
+    GenerationEnded {
+        generation: String,
+        attempt: u32,
+        length: u64,
+        reason: Cow<'a, str>,
+        usage: Usage,
+    },
+    GenerationCompleted {
+        generation: String,
+        message: Box<Message<'a>>,
+        reason: Cow<'a, str>,
+        usage: Usage,
+    },
+    GenerationStopped {
+        generation: String,
+        message: Box<Message<'a>>,
+        by: Cow<'a, str>,
+    },
+    GenerationFailed {
+        generation: String,
+        message: Box<Message<'a>>,
+        error: Error<'a>,
+    },
+}
+
+/// What the beginnings of an attempt have in common.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Attempt<'a> {
+    generation: String,
+    message: String,
+    agent: Cow<'a, str>,
+    attempt: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Usage {
+    input: u64,
+    output: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Error<'a> {
+    code: Cow<'a, str>,
+    message: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Signal<'a> {
+    #[serde(borrow)]
+    UserJoined(Presence<'a>),
+    UserLeft(Presence<'a>),
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Presence<'a> {
+    user: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<Cow<'a, str>>,
+    online: u64,
+}
+
+impl<'a> From<&'a EventKind> for Kind<'a> {
+    fn from(kind: &'a EventKind) -> Self {
+        match kind {
+            EventKind::MessageNew(message) => Self::MessageNew(Box::new((&**message).into())),
+            EventKind::GenerationStarted { generation, message, agent, attempt } => {
+                Self::GenerationStarted(Attempt::new(*generation, *message, agent, *attempt))
+            }
+            EventKind::GenerationResumed { generation, message, agent, attempt, offset } => {
+                Self::GenerationResumed {
+                    attempt: Attempt::new(*generation, *message, agent, *attempt),
+                    offset: *offset,
+                }
+            }
+            EventKind::GenerationReset { generation, message, agent, attempt, reason } => {
+                Self::GenerationReset {
+                    attempt: Attempt::new(*generation, *message, agent, *attempt),
+                    reason: reason.into(),
+                }
+            }
+            EventKind::GenerationEnded { generation, attempt, length, reason, usage } => {
+                Self::GenerationEnded {
+                    generation: generation.to_string(),
+                    attempt: *attempt,
+                    length: *length,
+                    reason: reason.as_str().into(),
+                    usage: (*usage).into(),
+                }
+            }
+            EventKind::GenerationCompleted { generation, message, reason, usage } => {
+                Self::GenerationCompleted {
+                    generation: generation.to_string(),
+                    message: Box::new((&**message).into()),
+                    reason: reason.as_str().into(),
+                    usage: (*usage).into(),
+                }
+            }
+            EventKind::GenerationStopped { generation, message, by } => Self::GenerationStopped {
+                generation: generation.to_string(),
+                message: Box::new((&**message).into()),
+                by: by.as_str().into(),
+            },
+            EventKind::GenerationFailed { generation, message, error } => Self::GenerationFailed {
+                generation: generation.to_string(),
+                message: Box::new((&**message).into()),
+                error: error.into(),
+            },
+        }
+    }
+}
+
+impl TryFrom<Kind<'_>> for EventKind {
+    type Error = CodecError;
+
+    fn try_from(wire: Kind<'_>) -> Result<Self, CodecError> {
+        let generation_id = |text: &str| parsed("generation", text);
+        Ok(match wire {
+            Kind::MessageNew(message) => Self::MessageNew(stored(*message)?),
+            Kind::GenerationStarted(wire) => {
+                let (generation, message, agent, attempt) = wire.read()?;
+                Self::GenerationStarted { generation, message, agent, attempt }
+            }
+            Kind::GenerationResumed { attempt: wire, offset } => {
+                let (generation, message, agent, attempt) = wire.read()?;
+                Self::GenerationResumed { generation, message, agent, attempt, offset }
+            }
+            Kind::GenerationReset { attempt: wire, reason } => {
+                let (generation, message, agent, attempt) = wire.read()?;
+                let reason = reason.into_owned();
+                Self::GenerationReset { generation, message, agent, attempt, reason }
+            }
+            Kind::GenerationEnded { generation, attempt, length, reason, usage } => {
+                Self::GenerationEnded {
+                    generation: generation_id(&generation)?,
+                    attempt,
+                    length,
+                    reason: stop_reason(reason),
+                    usage: usage.into(),
+                }
+            }
+            Kind::GenerationCompleted { generation, message, reason, usage } => {
+                Self::GenerationCompleted {
+                    generation: generation_id(&generation)?,
+                    message: stored(*message)?,
+                    reason: stop_reason(reason),
+                    usage: usage.into(),
+                }
+            }
+            Kind::GenerationStopped { generation, message, by } => Self::GenerationStopped {
+                generation: generation_id(&generation)?,
+                message: stored(*message)?,
+                by: parsed("by", &by)?,
+            },
+            Kind::GenerationFailed { generation, message, error } => Self::GenerationFailed {
+                generation: generation_id(&generation)?,
+                message: stored(*message)?,
+                error: error.try_into()?,
+            },
+        })
+    }
+}
+
+impl<'a> Attempt<'a> {
+    fn new(
+        generation: domain::GenerationId,
+        message: domain::MessageId,
+        agent: &'a domain::AgentId,
+        attempt: u32,
+    ) -> Self {
+        Self {
+            generation: generation.to_string(),
+            message: message.to_string(),
+            agent: agent.as_str().into(),
+            attempt,
+        }
+    }
+
+    /// Generation, answer, agent and attempt.
+    fn read(
+        &self,
+    ) -> Result<(domain::GenerationId, domain::MessageId, domain::AgentId, u32), CodecError> {
+        Ok((
+            parsed("generation", &self.generation)?,
+            parsed("message", &self.message)?,
+            parsed("agent", &self.agent)?,
+            self.attempt,
+        ))
+    }
+}
+
+impl From<domain::Usage> for Usage {
+    fn from(usage: domain::Usage) -> Self {
+        Self { input: usage.input_tokens, output: usage.output_tokens }
+    }
+}
+
+impl From<Usage> for domain::Usage {
+    fn from(wire: Usage) -> Self {
+        Self { input_tokens: wire.input, output_tokens: wire.output }
+    }
+}
+
+impl<'a> From<&'a domain::Error> for Error<'a> {
+    fn from(error: &'a domain::Error) -> Self {
+        let millis = |after: Duration| u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            code: error.code.as_str().into(),
+            message: error.message.as_str().into(),
+            retry_after_ms: error.retry_after.map(millis),
+        }
+    }
+}
+
+impl TryFrom<Error<'_>> for domain::Error {
+    type Error = CodecError;
+
+    fn try_from(wire: Error<'_>) -> Result<Self, CodecError> {
+        Ok(Self {
+            code: ErrorCode::from_word(&wire.code).ok_or(CodecError::Value("error.code"))?,
+            message: wire.message.into_owned(),
+            retry_after: wire.retry_after_ms.map(Duration::from_millis),
+        })
+    }
+}
+
+impl<'a> From<&'a domain::Signal> for Signal<'a> {
+    fn from(signal: &'a domain::Signal) -> Self {
+        let presence = |user: &'a domain::UserId, name: &'a Option<String>, online| Presence {
+            user: user.as_str().into(),
+            name: name.as_deref().map(Cow::Borrowed),
+            online,
+        };
+        match signal {
+            domain::Signal::UserJoined { user, name, online } => {
+                Self::UserJoined(presence(user, name, *online))
+            }
+            domain::Signal::UserLeft { user, name, online } => {
+                Self::UserLeft(presence(user, name, *online))
+            }
+        }
+    }
+}
+
+impl TryFrom<Signal<'_>> for domain::Signal {
+    type Error = CodecError;
+
+    fn try_from(wire: Signal<'_>) -> Result<Self, CodecError> {
+        Ok(match wire {
+            Signal::UserJoined(Presence { user, name, online }) => Self::UserJoined {
+                user: parsed("user", &user)?,
+                name: name.map(Cow::into_owned),
+                online,
+            },
+            Signal::UserLeft(Presence { user, name, online }) => Self::UserLeft {
+                user: parsed("user", &user)?,
+                name: name.map(Cow::into_owned),
+                online,
+            },
+        })
+    }
+}
+
+fn stored(wire: Message<'_>) -> Result<Arc<domain::Message>, CodecError> {
+    Ok(Arc::new(wire.try_into()?))
+}
+
+/// The reason that reads `word`.
+fn stop_reason(word: Cow<'_, str>) -> domain::StopReason {
+    [domain::StopReason::EndTurn, domain::StopReason::MaxTokens]
+        .into_iter()
+        .find(|reason| reason.as_str() == word)
+        .unwrap_or_else(|| domain::StopReason::Other(word.into_owned()))
+}
