@@ -85,6 +85,7 @@ fn kinds() -> Vec<EventKind> {
             agent: agent.clone(),
             attempt,
             offset: 1 << 40,
+            utf16_offset: 1 << 39,
         },
         EventKind::GenerationReset {
             generation,

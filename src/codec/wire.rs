@@ -20,6 +20,8 @@ pub(super) enum Kind<'a> {
         #[serde(borrow, flatten)]
         attempt: Attempt<'a>,
         offset: u64,
+        #[serde(default)]
+        utf16_offset: u64,
     },
     GenerationReset {
         #[serde(borrow, flatten)]
@@ -98,10 +100,18 @@ impl<'a> From<&'a EventKind> for Kind<'a> {
             EventKind::GenerationStarted { generation, message, agent, attempt } => {
                 Self::GenerationStarted(Attempt::new(*generation, *message, agent, *attempt))
             }
-            EventKind::GenerationResumed { generation, message, agent, attempt, offset } => {
+            EventKind::GenerationResumed {
+                generation,
+                message,
+                agent,
+                attempt,
+                offset,
+                utf16_offset,
+            } => {
                 Self::GenerationResumed {
                     attempt: Attempt::new(*generation, *message, agent, *attempt),
                     offset: *offset,
+                    utf16_offset: *utf16_offset,
                 }
             }
             EventKind::GenerationReset { generation, message, agent, attempt, reason } => {
@@ -152,9 +162,16 @@ impl TryFrom<Kind<'_>> for EventKind {
                 let (generation, message, agent, attempt) = wire.read()?;
                 Self::GenerationStarted { generation, message, agent, attempt }
             }
-            Kind::GenerationResumed { attempt: wire, offset } => {
+            Kind::GenerationResumed { attempt: wire, offset, utf16_offset } => {
                 let (generation, message, agent, attempt) = wire.read()?;
-                Self::GenerationResumed { generation, message, agent, attempt, offset }
+                Self::GenerationResumed {
+                    generation,
+                    message,
+                    agent,
+                    attempt,
+                    offset,
+                    utf16_offset,
+                }
             }
             Kind::GenerationReset { attempt: wire, reason } => {
                 let (generation, message, agent, attempt) = wire.read()?;

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::fields::Fields;
 use super::wire::{ErrorJson, MessageJson, SessionJson, UsageJson};
 use super::{Answer, Dialect, Frame, Greeting, Shown, TextShown, raw};
-use crate::domain::command::{CLIENT_MESSAGE_ID_BYTES_MAX, CONTENT_CHARS_MAX, Join, RequestStream};
+use crate::domain::command::{CLIENT_MESSAGE_ID_BYTES_MAX, Join, RequestStream};
 use crate::domain::text::utf16_len;
 use crate::domain::{
     Command, Error, Event, EventKind, GenerationConfig, GenerationId, Joined, Message, Reply,
@@ -126,9 +126,6 @@ fn join(mut fields: Fields) -> Result<Command, Error> {
 fn request(mut fields: Fields) -> Result<Command, Error> {
     let session = fields.parsed("sessionId")?;
     let prompt = fields.text("prompt")?;
-    if prompt.is_empty() || prompt.chars().nth(CONTENT_CHARS_MAX).is_some() {
-        return Err(Error::invalid(format!("prompt must have 1 to {CONTENT_CHARS_MAX} characters")));
-    }
     let agent = fields.optional_parsed("agentId")?;
     let client_message_id = fields.optional_text("clientMessageId")?;
     if client_message_id

@@ -2,9 +2,6 @@
 
 use super::{AgentId, GenerationConfig, GenerationId, MessageId, SessionId};
 
-/// The most characters (Unicode scalar values) a person's message may have.
-pub const CONTENT_CHARS_MAX: usize = 32_000;
-
 /// The most bytes a client's own message id may have.
 pub const CLIENT_MESSAGE_ID_BYTES_MAX: usize = 128;
 
@@ -43,7 +40,7 @@ pub struct Join {
 pub struct RequestStream {
     /// Where.
     pub session: SessionId,
-    /// What is asked: 1 to [`CONTENT_CHARS_MAX`] characters.
+    /// What is asked: never without a character.
     pub prompt: String,
     /// Who answers; else the session's agent.
     pub agent: Option<AgentId>,

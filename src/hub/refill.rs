@@ -43,7 +43,7 @@ pub(super) async fn open(shared: &Shared, tail: &Tail) -> Result<(), AdapterErro
 
 /// Fills a tail's gap in a task of its own. The tail holds back what arrives until it is filled.
 pub(super) fn spawn(shared: &Shared, tail: Arc<Tail>) {
-    metrics::gap_refill();
+    metrics::handles().gap_refills.increment(1);
     let Some(shared) = shared.own() else { return };
     let stop = shared.tasks.stopping().clone();
     shared.tasks.clone().spawn(async move {

@@ -219,7 +219,7 @@ impl TailState {
         let Some(delta) = chunk.delta.get(applied..) else { return Applied::Yes };
         self.grow(dialects, at, delta, chunk.seq, chunk.tokens);
         let delay = Timestamp::now().since(Timestamp::from_millis(chunk.read_at_ms));
-        metrics::chunk_delivered(delay);
+        metrics::handles().chunk_delivery.record(delay);
         Applied::Yes
     }
 
@@ -399,7 +399,7 @@ impl TailState {
                     tokens: running.tokens,
                 }),
             );
-            metrics::coalesced();
+            metrics::handles().coalesced_chunks.increment(1);
             if reader.offer(&frames) != Offer::Taken {
                 self.members.settle(id, Some(behind));
                 return;
@@ -447,7 +447,7 @@ fn owed_event(
                     tokens: answer.tokens.unwrap_or(0),
                 }),
             );
-            metrics::coalesced();
+            metrics::handles().coalesced_chunks.increment(1);
         }
     }
     frames.extend(dialect.encode(session, Shown::Event { event, seq: recent.seq }));

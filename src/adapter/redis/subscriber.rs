@@ -23,6 +23,7 @@ use super::presence::{VOUCHED, vouch};
 use super::{Shared, channel, log_key, node_channel, session_of, text_key};
 use crate::domain::{GenerationId, SessionId, Timestamp};
 use crate::lifecycle::Tasks;
+use crate::telemetry::metrics;
 
 /// How often a node pings itself through its subscriptions.
 const PING_EVERY: Duration = Duration::from_secs(1);
@@ -91,6 +92,7 @@ async fn hand_on(
 }
 
 fn receive(shared: &Shared, message: &Message) {
+    metrics::handles().events_arrived.increment(1);
     let Some(frame) = message.value.as_bytes().and_then(frame::decode) else {
         tracing::debug!(channel = %message.channel, "passed over what is not understood");
         return;
@@ -210,7 +212,7 @@ async fn seen(shared: &Shared) {
         shared.commands.zremrangebyscore("tc:nodes", f64::NEG_INFINITY, dead).await;
     let count: Result<u64, _> = shared.commands.zcard("tc:nodes").await;
     if let (Ok(()), Ok(()), Ok(count)) = (noted, dropped, count) {
-        crate::telemetry::metrics::cluster_nodes(count);
+        metrics::handles().cluster_nodes.set(count as f64);
     }
 }
 

@@ -1,0 +1,267 @@
+//! What sockets, REST and SSE share: who may do what, whether it is within the limits, and doing
+//! it. The one place where authorisation is decided.
+//!
+//! It must not know transports, dialects, or what a database or Redis is.
+
+mod access;
+mod presence;
+mod streams;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::adapter::{AdapterError, SharedAdapter};
+use crate::domain::command::Join;
+use crate::domain::{
+    AgentId, Command, Error, ErrorCode, EventId, Joined, MessageId, NodeId, Reply, SessionId,
+    UserId,
+};
+use crate::generation::{Generations, Voice};
+use crate::hub::{Hub, Reader};
+use crate::store::{SharedStore, StoreError};
+
+use presence::Presences;
+
+/// The most missed messages that a join brings.
+const MISSED_MAX: u32 = 100;
+/// What a client is told to wait while something is away.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What the operator allows.
+#[derive(Debug, Clone)]
+pub struct ChatOptions {
+    /// This node.
+    pub node: NodeId,
+    /// Whether joining or sending to a session that does not exist makes it.
+    pub auto_create_sessions: bool,
+    /// The most characters of a prompt.
+    pub content_chars_max: usize,
+    /// The most unfinished generations of one user, across the cluster; 0: no limit.
+    pub user_generations_max: u32,
+    /// The most sessions one reader may have joined.
+    pub joined_max: usize,
+}
+
+/// An agent that answers.
+#[derive(Clone)]
+pub struct Answerer {
+    /// What it takes to run it.
+    pub voice: Voice,
+    /// The model it asks, where the request names none.
+    pub model: String,
+}
+
+/// Who answers.
+#[derive(Clone)]
+pub struct Answerers {
+    /// By agent.
+    pub by_agent: HashMap<AgentId, Answerer>,
+    /// Where neither the request nor the session names one.
+    pub default: AgentId,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The user.
+    pub user: UserId,
+    /// What they are called.
+    pub name: Option<String>,
+}
+
+/// One reader's stay: who it is and what it has joined. Handed back by [`Chat::depart`].
+pub struct Visit {
+    caller: Caller,
+    reader: Arc<dyn Reader>,
+    joined: HashSet<SessionId>,
+}
+
+impl Visit {
+    /// A reader that has joined nothing yet.
+    pub fn new(caller: Caller, reader: Arc<dyn Reader>) -> Self {
+        Self { caller, reader, joined: HashSet::new() }
+    }
+
+    /// What it has joined.
+    pub fn joined(&self) -> impl Iterator<Item = &SessionId> {
+        self.joined.iter()
+    }
+}
+
+/// A command that was carried out.
+#[derive(Debug)]
+pub struct Done {
+    /// What to answer.
+    pub reply: Reply,
+    /// A session whose live events wait until [`Chat::go_live`], to be called once the answer is
+    /// on its way.
+    pub waiting: Option<Waiting>,
+}
+
+/// See [`Done::waiting`].
+#[derive(Debug)]
+pub struct Waiting {
+    session: SessionId,
+    known: HashSet<MessageId>,
+}
+
+/// The conversations of a node.
+#[derive(Clone)]
+pub struct Chat {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: SharedStore,
+    adapter: SharedAdapter,
+    hub: Hub,
+    generations: Generations,
+    answerers: Answerers,
+    options: ChatOptions,
+    presences: Presences,
+}
+
+impl Chat {
+    /// Conversations on these parts.
+    pub fn new(
+        store: SharedStore,
+        adapter: SharedAdapter,
+        hub: Hub,
+        generations: Generations,
+        answerers: Answerers,
+        options: ChatOptions,
+    ) -> Self {
+        let presences = Presences::default();
+        let shared =
+            Shared { store, adapter, hub, generations, answerers, options, presences };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Carries out a reader's command.
+    ///
+    /// # Errors
+    /// What the client is to be told; nothing was changed then.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may have happened; [`Chat::depart`] cleans up after it.
+    pub async fn execute(&self, visit: &mut Visit, command: Command) -> Result<Done, Error> {
+        match command {
+            Command::Join(join) => self.join(visit, join).await,
+            Command::Leave { session } => {
+                self.leave(visit, &session).await;
+                Ok(Done { reply: Reply::Left, waiting: None })
+            }
+            Command::RequestStream(request) => {
+                let reply = self.shared.request_stream(self, visit, request).await?;
+                Ok(Done { reply, waiting: None })
+            }
+            Command::StopStream { generation } => {
+                self.shared.stop_stream(&visit.caller, generation).await?;
+                Ok(Done { reply: Reply::StopStored, waiting: None })
+            }
+        }
+    }
+
+    /// Lets live events through, after what was missed while the answer was made.
+    pub fn go_live(&self, visit: &Visit, waiting: Waiting) {
+        self.shared.hub.go_live(&waiting.session, visit.reader.id(), waiting.known);
+    }
+
+    /// The reader can take more: offers it what it is owed.
+    pub fn resume(&self, visit: &Visit) {
+        self.shared.hub.resume(visit.reader.id(), &visit.joined);
+    }
+
+    /// The reader is gone.
+    pub async fn depart(&self, mut visit: Visit) {
+        for session in std::mem::take(&mut visit.joined) {
+            self.leave(&mut visit, &session).await;
+        }
+    }
+
+    async fn join(&self, visit: &mut Visit, join: Join) -> Result<Done, Error> {
+        let Join { session: id, last_message, texts } = join;
+        let shared = &self.shared;
+        let access = shared.access(&visit.caller, &id).await?;
+        self.make_room(visit, &id)?;
+        // The reader's place first, then what is stored: nothing falls between the two.
+        visit.joined.insert(id.clone());
+        let reader = visit.reader.clone();
+        let active = match shared.hub.join(&id, reader.clone(), &texts).await {
+            Ok(active) => active,
+            Err(error) => {
+                visit.joined.remove(&id);
+                shared.hub.leave(&id, reader.id());
+                return Err(unavailable(error));
+            }
+        };
+        let missed = match last_message {
+            None => None,
+            Some(last) => match shared.store.missed(&id, last, MISSED_MAX).await {
+                Ok(missed) => Some(missed),
+                Err(error) => {
+                    self.leave(visit, &id).await;
+                    return Err(stored(error));
+                }
+            },
+        };
+        let online = shared.arrive(&visit.caller, &id, reader.id()).await;
+        let has_more = missed.as_ref().is_some_and(|missed| missed.has_more);
+        let messages = missed.map(|missed| missed.messages);
+        let known = messages.iter().flatten().map(|message| message.id).collect();
+        let joined = Joined {
+            session: access.session,
+            membership: access.membership,
+            online: online.users,
+            online_count: online.count,
+            active,
+            missed: messages,
+            has_more,
+        };
+        Ok(Done {
+            reply: Reply::Joined(Box::new(joined)),
+            waiting: Some(Waiting { session: id, known }),
+        })
+    }
+
+    fn make_room(&self, visit: &Visit, id: &SessionId) -> Result<(), Error> {
+        let max = self.shared.options.joined_max;
+        if visit.joined.contains(id) || visit.joined.len() < max {
+            return Ok(());
+        }
+        let message = format!("A connection may join at most {max} sessions");
+        Err(Error::new(ErrorCode::RateLimit, message))
+    }
+
+    async fn leave(&self, visit: &mut Visit, session: &SessionId) {
+        visit.joined.remove(session);
+        let reader = visit.reader.id();
+        self.shared.hub.leave(session, reader);
+        self.shared.depart(&visit.caller, session, reader).await;
+    }
+}
+
+/// What a client is told when something inside went wrong: an id, under which the log has the
+/// rest.
+fn internal(error: &(dyn std::error::Error + 'static)) -> Error {
+    let id = EventId::new();
+    tracing::error!(%id, %error, source = ?error, "internal error");
+    Error::new(ErrorCode::Internal, format!("Internal error {id}"))
+}
+
+fn stored(error: StoreError) -> Error {
+    let told = internal(&error);
+    match error {
+        StoreError::Unavailable { .. } => told.retry_after(RETRY_AFTER),
+        StoreError::Unexpected { .. } => told,
+    }
+}
+
+fn unavailable(error: AdapterError) -> Error {
+    let told = internal(&error);
+    match error {
+        AdapterError::Unavailable { .. } => told.retry_after(RETRY_AFTER),
+        AdapterError::Malformed { .. } => told,
+    }
+}

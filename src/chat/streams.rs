@@ -1,0 +1,106 @@
+//! Asking an agent, and stopping it.
+
+use super::{Caller, Chat, Shared, Visit, stored};
+use crate::adapter::Notice;
+use crate::domain::command::{Join, RequestStream};
+use crate::domain::{Error, ErrorCode, Generation, GenerationId, Message, Reply};
+use crate::store::{Accepted, NewGeneration, StopRequested};
+
+impl Shared {
+    /// Stores a prompt and has an agent answer it. The reader joins, so that it hears the answer.
+    pub(super) async fn request_stream(
+        &self,
+        chat: &Chat,
+        visit: &mut Visit,
+        request: RequestStream,
+    ) -> Result<Reply, Error> {
+        self.check_content(&request.prompt)?;
+        let access = self.access(&visit.caller, &request.session).await?;
+        let agent = request
+            .agent
+            .or(access.session.agent)
+            .unwrap_or_else(|| self.answerers.default.clone());
+        let answerer =
+            self.answerers.by_agent.get(&agent).ok_or_else(|| Error::not_found("agent"))?;
+        if !visit.joined.contains(&request.session) {
+            let session = request.session.clone();
+            let join = Join { session, last_message: None, texts: Vec::new() };
+            if let Some(waiting) = chat.join(visit, join).await?.waiting {
+                chat.go_live(visit, waiting);
+            }
+        }
+        let slot = self.generations.reserve().ok_or_else(|| {
+            Error::new(ErrorCode::Overloaded, "This node has as many streams as it takes")
+                .retry_after(super::RETRY_AFTER)
+        })?;
+        let new = NewGeneration {
+            session: request.session,
+            user: visit.caller.user.clone(),
+            prompt: request.prompt,
+            client_message_id: request.client_message_id,
+            agent,
+            provider: answerer.voice.provider.id().to_owned(),
+            model: request.config.model.clone().unwrap_or_else(|| answerer.model.clone()),
+            config: request.config,
+            owner: self.options.node,
+            user_generations_max: self.options.user_generations_max,
+        };
+        match self.store.accept(&new).await.map_err(stored)? {
+            Accepted::New { generation, prompt, outgoing } => {
+                let reply = requested(&generation, &prompt);
+                self.generations.run(generation, answerer.voice.clone(), outgoing, slot);
+                Ok(reply)
+            }
+            Accepted::Known { generation, prompt } => Ok(requested(&generation, &prompt)),
+            Accepted::NotAPrompt => {
+                Err(Error::invalid("clientMessageId is that of a message that asked nothing"))
+            }
+            Accepted::TooMany => {
+                let max = self.options.user_generations_max;
+                let message = format!("At most {max} streams at once: wait for one, or stop one");
+                Err(Error::new(ErrorCode::Overloaded, message).retry_after(super::RETRY_AFTER))
+            }
+        }
+    }
+
+    /// Stores that the caller wants a generation stopped, and tells its node.
+    pub(super) async fn stop_stream(
+        &self,
+        caller: &Caller,
+        id: GenerationId,
+    ) -> Result<(), Error> {
+        let unknown = || Error::not_found("stream");
+        let generation = self.store.generation(id).await.map_err(stored)?.ok_or_else(unknown)?;
+        self.see(caller, &generation.session).await.map_err(|error| match error.code {
+            ErrorCode::NotFound => unknown(),
+            _ => error,
+        })?;
+        match self.store.request_stop(id, &caller.user).await.map_err(stored)? {
+            StopRequested::Stored { owner } => {
+                let by = caller.user.clone();
+                if !self.generations.stop(id, &by) {
+                    let notice = Notice::Stop { generation: id, by };
+                    // Should the word be lost, the node finds the stop in the database.
+                    if let Err(error) = self.adapter.tell(owner, notice).await {
+                        tracing::debug!(generation = %id, %error, "tell the owner to stop");
+                    }
+                }
+                Ok(())
+            }
+            StopRequested::AlreadyFinal => Ok(()),
+            StopRequested::Unknown => Err(unknown()),
+        }
+    }
+
+    fn check_content(&self, content: &str) -> Result<(), Error> {
+        let max = self.options.content_chars_max;
+        if content.is_empty() || content.chars().nth(max).is_some() {
+            return Err(Error::invalid(format!("prompt must have 1 to {max} characters")));
+        }
+        Ok(())
+    }
+}
+
+fn requested(generation: &Generation, prompt: &Message) -> Reply {
+    Reply::Requested { generation: generation.id, message: generation.message, prompt: prompt.id }
+}

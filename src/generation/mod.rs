@@ -1,0 +1,217 @@
+//! Generations: running an attempt from the stored prompt to the stored answer.
+//!
+//! An attempt begins (`pending` → `streaming`), asks its provider, appends what comes to the log,
+//! and finishes exactly once, guarded by owner and attempt. It must not know readers or dialects:
+//! whoever wants to see the text reads the log.
+
+mod run;
+mod writer;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::adapter::{Notice, SharedAdapter};
+use crate::domain::{Generation, GenerationId, NodeId, UserId};
+use crate::lifecycle::Tasks;
+use crate::llm::SharedProvider;
+use crate::outbox::Outbox;
+use crate::store::{Outgoing, SharedStore};
+use crate::telemetry::metrics;
+
+pub(crate) use writer::Joining;
+
+/// How often a node looks for stops that it was not told of, and says that it lives.
+const HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
+/// How long an attempt may take to store its end, once it was told to come to one.
+const FINISH_WITHIN: Duration = Duration::from_secs(5);
+
+/// How generations run on this node.
+#[derive(Debug, Clone)]
+pub struct GenerationOptions {
+    /// This node.
+    pub node: NodeId,
+    /// Where it is reached, for people who look into the database.
+    pub address: String,
+    /// The most at once.
+    pub running_max: usize,
+    /// The longest one may take.
+    pub duration_max: Duration,
+    /// How long text may wait to be joined with the next.
+    pub delay: Duration,
+    /// The same while Redis is behind or nobody listens.
+    pub delay_max: Duration,
+    /// The most messages given to the model.
+    pub context_messages: u32,
+    /// The most bytes of an answer; beyond it the generation fails.
+    pub text_bytes_max: usize,
+}
+
+/// An agent, ready to answer.
+#[derive(Clone)]
+pub struct Voice {
+    /// Its provider.
+    pub provider: SharedProvider,
+    /// Its instructions.
+    pub system: Option<String>,
+    /// Its settings where the request says nothing.
+    pub temperature: Option<f64>,
+    /// The most tokens where the request says nothing.
+    pub max_tokens: Option<u32>,
+    /// The longest wait for the first token, and between tokens.
+    pub timeout: Duration,
+}
+
+/// Room for one more generation on this node; given back when dropped.
+pub struct Slot(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
+/// The generations of one node.
+#[derive(Clone)]
+pub struct Generations {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: SharedStore,
+    adapter: SharedAdapter,
+    outbox: Outbox,
+    options: GenerationOptions,
+    runs: Tasks,
+    slots: Arc<Semaphore>,
+    running: Mutex<HashMap<GenerationId, Arc<Stop>>>,
+}
+
+/// How a running attempt is told to end.
+#[derive(Default)]
+struct Stop {
+    by: OnceLock<UserId>,
+    told: CancellationToken,
+}
+
+impl Generations {
+    /// No generations yet. `notices` is what other nodes tell this one.
+    pub fn start(
+        store: SharedStore,
+        adapter: SharedAdapter,
+        outbox: Outbox,
+        options: GenerationOptions,
+        notices: mpsc::Receiver<Notice>,
+        tasks: &Tasks,
+    ) -> Self {
+        let slots = Arc::new(Semaphore::new(options.running_max));
+        let shared = Arc::new(Shared {
+            store,
+            adapter,
+            outbox,
+            options,
+            runs: Tasks::new(),
+            slots,
+            running: Mutex::default(),
+        });
+        let (stop, own) = (tasks.stopping().clone(), shared.clone());
+        tasks.spawn(async move {
+            stop.run_until_cancelled(listen(&own, notices)).await;
+        });
+        let (stop, own) = (tasks.stopping().clone(), shared.clone());
+        tasks.spawn(async move {
+            stop.run_until_cancelled(beat(&own)).await;
+        });
+        Self { shared }
+    }
+
+    /// Room for one more, or `None` where the node has its fill or is draining.
+    pub fn reserve(&self) -> Option<Slot> {
+        self.shared.slots.clone().try_acquire_owned().ok().map(Slot)
+    }
+
+    /// Runs an accepted generation in a task of its own. `announce` is appended to the log before
+    /// anything of it.
+    pub fn run(&self, generation: Generation, voice: Voice, announce: Vec<Outgoing>, slot: Slot) {
+        let stop = Arc::new(Stop::default());
+        self.shared.running().insert(generation.id, stop.clone());
+        let shared = self.shared.clone();
+        self.shared.runs.spawn(async move {
+            let id = generation.id;
+            run::attempt(&shared, generation, voice, announce, &stop).await;
+            shared.running().remove(&id);
+            drop(slot);
+        });
+    }
+
+    /// Stops a generation, if it runs here. Stored by the caller before.
+    pub fn stop(&self, generation: GenerationId, by: &UserId) -> bool {
+        self.shared.stop(generation, by)
+    }
+
+    /// How many run here.
+    pub fn running(&self) -> usize {
+        self.shared.running().len()
+    }
+
+    /// Takes no more, waits for those that run, and after `grace` ends what is left as failed,
+    /// with the text so far.
+    pub async fn drain(&self, grace: Duration) {
+        self.shared.slots.close();
+        if !self.shared.runs.finished(grace).await {
+            tracing::warn!(left = self.running(), "ending generations that did not finish in time");
+            for stop in self.shared.running().values() {
+                stop.told.cancel();
+            }
+            self.shared.runs.shutdown(FINISH_WITHIN).await;
+        }
+    }
+}
+
+impl Shared {
+    fn running(&self) -> MutexGuard<'_, HashMap<GenerationId, Arc<Stop>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stop(&self, generation: GenerationId, by: &UserId) -> bool {
+        let stop = self.running().get(&generation).cloned();
+        stop.is_some_and(|stop| {
+            let _ = stop.by.set(by.clone());
+            stop.told.cancel();
+            true
+        })
+    }
+}
+
+async fn listen(shared: &Shared, mut notices: mpsc::Receiver<Notice>) {
+    while let Some(Notice::Stop { generation, by }) = notices.recv().await {
+        shared.stop(generation, &by);
+    }
+}
+
+/// Says that the node lives, and finds the stops that it was not told of.
+async fn beat(shared: &Shared) {
+    let mut ticks = interval(HEARTBEAT_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let options = &shared.options;
+    loop {
+        ticks.tick().await;
+        let redis_up = shared.adapter.is_up();
+        let beat = shared.store.heartbeat(options.node, &options.address, redis_up).await;
+        metrics::handles().db_up.set(f64::from(u8::from(beat.is_ok())));
+        metrics::handles().redis_up.set(f64::from(u8::from(redis_up)));
+        if let Err(error) = beat {
+            tracing::debug!(%error, "heartbeat");
+            continue;
+        }
+        if shared.running().is_empty() {
+            continue;
+        }
+        match shared.store.stop_requests(options.node).await {
+            Ok(stops) => {
+                for (generation, by) in stops {
+                    shared.stop(generation, &by);
+                }
+            }
+            Err(error) => tracing::debug!(%error, "read stop requests"),
+        }
+    }
+}

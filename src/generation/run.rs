@@ -1,0 +1,451 @@
+//! One attempt, from beginning to end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use ::metrics::{Gauge, Histogram};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::writer::{Settled, Writer};
+use super::{FINISH_WITHIN, Joining, Shared, Stop, Voice};
+use crate::domain::{
+    Author, Error, ErrorCode, Event, EventKind, Generation, Message, Outcome, StopReason,
+    Timestamp, Usage,
+};
+use crate::llm::{Delta, Deltas, ProviderError, Request, Speaker, Turn};
+use crate::store::{Finish, Finished, Outgoing, StoreError};
+use crate::telemetry::metrics::{self, TokenMeter};
+
+/// How long the end waits for the log to have the whole text; after it the stored answer brings
+/// what is missing.
+const SETTLE_WITHIN: Duration = Duration::from_secs(2);
+/// The pauses between tries while the database or Redis is away.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Runs an attempt to its end.
+pub(super) async fn attempt(
+    shared: &Arc<Shared>,
+    generation: Generation,
+    voice: Voice,
+    announce: Vec<Outgoing>,
+    stop: &Stop,
+) {
+    let meter = Meter::new(voice.provider.id(), generation.agent.as_str());
+    let mut attempt = Attempt {
+        writer: Writer::new(
+            shared.adapter.clone(),
+            generation.session.clone(),
+            generation.id,
+            generation.attempt,
+            Joining { delay: shared.options.delay, delay_max: shared.options.delay_max },
+        ),
+        started: Arc::new(Event::new(EventKind::GenerationStarted {
+            generation: generation.id,
+            message: generation.message,
+            agent: generation.agent.clone(),
+            attempt: generation.attempt,
+        })),
+        shared,
+        generation,
+        stop,
+        meter,
+        usage: Usage::default(),
+        first_token: None,
+    };
+    let ended = attempt.write(voice, announce).await;
+    let outcome = match ended {
+        Some(outcome) => outcome,
+        None => {
+            tracing::info!(generation = %attempt.generation.id, "no longer this node's");
+            return;
+        }
+    };
+    let label = match &outcome {
+        Outcome::Completed { .. } => "completed",
+        Outcome::Stopped { .. } => "stopped",
+        Outcome::Failed { .. } => "failed",
+    };
+    if attempt.usage.output_tokens == 0 {
+        attempt.usage.output_tokens = attempt.writer.tokens();
+    }
+    attempt.meter.ended(label, attempt.usage);
+    attempt.finish(outcome).await;
+}
+
+struct Attempt<'a> {
+    shared: &'a Arc<Shared>,
+    generation: Generation,
+    stop: &'a Stop,
+    meter: Meter,
+    writer: Writer,
+    /// Appended again, under the same id, should the log be lost.
+    started: Arc<Event>,
+    usage: Usage,
+    first_token: Option<Timestamp>,
+}
+
+/// What is measured of an attempt; active until it is dropped.
+struct Meter {
+    provider: &'static str,
+    agent: String,
+    active: Gauge,
+    first_token: Histogram,
+    rate: TokenMeter,
+}
+
+impl Meter {
+    fn new(provider: &'static str, agent: &str) -> Self {
+        let active = metrics::streams_active(provider, agent);
+        active.increment(1.0);
+        Self {
+            provider,
+            agent: agent.to_owned(),
+            active,
+            first_token: metrics::time_to_first_token(provider),
+            rate: metrics::token_meter(provider),
+        }
+    }
+
+    fn ended(&self, outcome: &'static str, usage: Usage) {
+        metrics::streams(self.provider, &self.agent, outcome).increment(1);
+        metrics::tokens(self.provider, &self.agent, "input").increment(usage.input_tokens);
+        metrics::tokens(self.provider, &self.agent, "output").increment(usage.output_tokens);
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.active.decrement(1.0);
+    }
+}
+
+/// Why writing ended before the provider did.
+enum Broken {
+    Failed(Error),
+    Stopped,
+    NotOwner,
+}
+
+impl Attempt<'_> {
+    /// Asks the provider and appends what it says. `None` where the attempt is no longer this
+    /// node's.
+    async fn write(&mut self, voice: Voice, announce: Vec<Outgoing>) -> Option<Outcome> {
+        let result = match self.begin().await {
+            Ok(()) => self.stream(voice, announce).await,
+            Err(broken) => Err(broken),
+        };
+        match result {
+            Ok(reason) => Some(Outcome::Completed { reason }),
+            Err(Broken::NotOwner) => None,
+            Err(Broken::Failed(error)) => Some(Outcome::Failed { error }),
+            Err(Broken::Stopped) => Some(match self.stop.by.get() {
+                Some(by) => Outcome::Stopped { by: by.clone() },
+                None => Outcome::Failed {
+                    error: Error::new(ErrorCode::Internal, "The server was shut down"),
+                },
+            }),
+        }
+    }
+
+    async fn begin(&self) -> Result<(), Broken> {
+        let (id, attempt) = (self.generation.id, self.generation.attempt);
+        let (store, node) = (&self.shared.store, self.shared.options.node);
+        if until_stored(|| store.begin(id, node, attempt), self.stop).await? {
+            return Ok(());
+        }
+        // Not ours any more, or stopped before it began: the stored stop says by whom.
+        match until_stored(|| store.generation(id), self.stop).await? {
+            Some(stored) if !stored.status.is_final() && stored.stop_requested.is_some() => {
+                if let Some(by) = stored.stop_requested {
+                    let _ = self.stop.by.set(by);
+                }
+                Err(Broken::Stopped)
+            }
+            _ => Err(Broken::NotOwner),
+        }
+    }
+
+    async fn context(&self, voice: &Voice) -> Result<Request, Broken> {
+        let limit = self.shared.options.context_messages.max(1);
+        let (session, prompt) = (&self.generation.session, self.generation.prompt);
+        let store = &self.shared.store;
+        let messages = until_stored(|| store.context(session, prompt, limit), self.stop).await?;
+        let config = &self.generation.config;
+        Ok(Request {
+            model: self.generation.model.clone(),
+            system: voice.system.clone(),
+            turns: messages.into_iter().filter_map(turn).collect(),
+            temperature: config.temperature.or(voice.temperature),
+            max_tokens: config.max_tokens.or(voice.max_tokens),
+        })
+    }
+
+    async fn stream(
+        &mut self,
+        voice: Voice,
+        announce: Vec<Outgoing>,
+    ) -> Result<StopReason, Broken> {
+        let request = self.context(&voice).await?;
+        let provider = voice.provider.clone();
+        let mut deltas: Deltas =
+            stream::once(async move { provider.stream(&request).await }).try_flatten().boxed();
+        let asked = Instant::now();
+        let whole = asked + self.shared.options.duration_max;
+        let mut patience = asked + voice.timeout;
+        let mut opening: Option<BoxFuture<'static, ()>> = Some(self.open(announce));
+        loop {
+            let due = self.writer.due();
+            let wait = whole.min(patience);
+            tokio::select! {
+                biased;
+                () = self.stop.told.cancelled() => return Err(Broken::Stopped),
+                () = opened(&mut opening), if opening.is_some() => {
+                    opening = None;
+                    self.writer.rewrite();
+                }
+                settled = self.writer.progress() => {
+                    if settled == Settled::Lost {
+                        self.confirm().await?;
+                        opening = Some(self.open(Vec::new()));
+                    }
+                }
+                () = sleep_until(due.unwrap_or(wait)), if due.is_some() => self.writer.flush(),
+                delta = deltas.next() => {
+                    patience = Instant::now() + voice.timeout;
+                    if let Some(reason) = self.take(delta, asked)? {
+                        return Ok(reason);
+                    }
+                }
+                () = sleep_until(wait) => return Err(Broken::Failed(timed_out(wait == whole))),
+            }
+        }
+    }
+
+    /// Takes what the provider said. `Some` where that was the end.
+    fn take(
+        &mut self,
+        delta: Option<Result<Delta, ProviderError>>,
+        asked: Instant,
+    ) -> Result<Option<StopReason>, Broken> {
+        match delta {
+            Some(Ok(Delta::Text(text))) => {
+                if self.writer.text().len() + text.len() > self.shared.options.text_bytes_max {
+                    let error = Error::new(ErrorCode::Provider, "The answer is too long");
+                    return Err(Broken::Failed(error));
+                }
+                if self.first_token.is_none() {
+                    self.first_token = Some(Timestamp::now());
+                    self.meter.first_token.record(asked.elapsed());
+                }
+                self.meter.rate.add(1);
+                self.writer.push(&text);
+                Ok(None)
+            }
+            Some(Ok(Delta::Usage(usage))) => {
+                self.usage = usage;
+                Ok(None)
+            }
+            Some(Ok(Delta::Done(reason))) => Ok(Some(reason)),
+            Some(Err(error)) => Err(Broken::Failed(provider_failed(&error))),
+            None => Err(Broken::Failed(provider_failed(&ProviderError::BrokenOff(None)))),
+        }
+    }
+
+    /// Brings what has to stand in the log before the text, for as long as it takes.
+    fn open(&self, announce: Vec<Outgoing>) -> BoxFuture<'static, ()> {
+        let shared = self.shared.clone();
+        let (session, started) = (self.generation.session.clone(), self.started.clone());
+        async move {
+            let mut announce = announce.into_iter().peekable();
+            let mut pause = PAUSE.0;
+            loop {
+                let appended = match announce.peek() {
+                    Some(outgoing) => shared.outbox.deliver(outgoing).await,
+                    None => shared.adapter.append_event(&session, started.clone()).await,
+                };
+                match appended {
+                    Ok(_) if announce.next().is_none() => return,
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::debug!(%session, %error, "announce generation");
+                        sleep(pause).await;
+                        pause = (pause * 2).min(PAUSE.1);
+                    }
+                }
+            }
+        }
+        .boxed()
+    }
+
+    /// The text in the log was lost, or another attempt has replaced this one: which?
+    async fn confirm(&self) -> Result<(), Broken> {
+        let (id, attempt) = (self.generation.id, self.generation.attempt);
+        let (store, node) = (&self.shared.store, self.shared.options.node);
+        if until_stored(|| store.owns(id, node, attempt), self.stop).await? {
+            tracing::info!(generation = %id, "the text was lost; writing it again");
+            return Ok(());
+        }
+        Err(Broken::NotOwner)
+    }
+
+    /// Brings the rest of the text and stores the end, exactly once.
+    async fn finish(mut self, outcome: Outcome) {
+        let settled = timeout(SETTLE_WITHIN, self.settle()).await.unwrap_or(false);
+        let (shared, generation) = (self.shared, self.generation);
+        if let (true, Outcome::Completed { reason }) = (settled, &outcome) {
+            let ended = Event::new(EventKind::GenerationEnded {
+                generation: generation.id,
+                attempt: generation.attempt,
+                length: self.writer.text().len() as u64,
+                reason: reason.clone(),
+                usage: self.usage,
+            });
+            let appended = shared.adapter.append_event(&generation.session, Arc::new(ended)).await;
+            if let Err(error) = appended {
+                tracing::debug!(generation = %generation.id, %error, "append end");
+            }
+        }
+        let finish = Finish {
+            generation: generation.id,
+            owner: shared.options.node,
+            attempt: generation.attempt,
+            metadata: metadata(&outcome),
+            outcome,
+            usage: self.usage,
+            tokens: self.usage.output_tokens,
+            first_token_at: self.first_token,
+            content: self.writer.into_text(),
+        };
+        match store_end(shared, &finish).await {
+            Some(Finished::Stored { outgoing, .. }) => {
+                if let Err(error) = shared.outbox.deliver(&outgoing).await {
+                    tracing::debug!(generation = %generation.id, %error, "deliver the answer");
+                }
+            }
+            Some(Finished::AlreadyFinal | Finished::NotOwner) | None => {
+                tracing::info!(generation = %generation.id, "its end was not this node's to store");
+            }
+        }
+    }
+
+    /// Waits until the log has the whole text; `false` where it cannot have it.
+    async fn settle(&mut self) -> bool {
+        while !self.writer.is_settled() {
+            self.writer.flush_all();
+            let due = self.writer.due();
+            tokio::select! {
+                settled = self.writer.progress() => {
+                    if settled == Settled::Lost {
+                        return false;
+                    }
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.writer.flush();
+                }
+            }
+        }
+        true
+    }
+}
+
+async fn opened(opening: &mut Option<BoxFuture<'static, ()>>) {
+    match opening {
+        Some(opening) => opening.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Asks the store until it answers. Stopped meanwhile, the attempt ends.
+async fn until_stored<T, F>(ask: impl Fn() -> F, stop: &Stop) -> Result<T, Broken>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut pause = PAUSE.0;
+    loop {
+        match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(error @ StoreError::Unexpected { .. }) => {
+                tracing::error!(%error, source = ?error, "run generation");
+                let error = Error::new(ErrorCode::Internal, "The answer could not be stored");
+                return Err(Broken::Failed(error));
+            }
+            Err(error) => tracing::debug!(%error, "run generation"),
+        }
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = stop.told.cancelled() => return Err(Broken::Stopped),
+        }
+        pause = (pause * 2).min(PAUSE.1);
+    }
+}
+
+/// Stores an end for as long as it takes; while the node shuts down, for [`FINISH_WITHIN`].
+async fn store_end(shared: &Shared, finish: &Finish) -> Option<Finished> {
+    let mut pause = PAUSE.0;
+    let given_up = async {
+        shared.runs.stopping().cancelled().await;
+        sleep(FINISH_WITHIN).await;
+    };
+    tokio::pin!(given_up);
+    loop {
+        match shared.store.finish(finish).await {
+            Ok(finished) => return Some(finished),
+            Err(error @ StoreError::Unexpected { .. }) => {
+                tracing::error!(generation = %finish.generation, source = ?error, "store answer");
+                return None;
+            }
+            Err(error) => tracing::warn!(generation = %finish.generation, %error, "store answer"),
+        }
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = &mut given_up => return None,
+        }
+        pause = (pause * 2).min(PAUSE.1);
+    }
+}
+
+fn turn(message: Message) -> Option<Turn> {
+    let speaker = match message.author {
+        Author::User => Speaker::User,
+        Author::Assistant => Speaker::Assistant,
+        Author::System => return None,
+    };
+    (!message.content.is_empty()).then_some(Turn { speaker, content: message.content })
+}
+
+fn metadata(outcome: &Outcome) -> serde_json::Map<String, serde_json::Value> {
+    let mut metadata = serde_json::Map::new();
+    match outcome {
+        Outcome::Completed { .. } => {}
+        Outcome::Stopped { .. } => {
+            metadata.insert("stopped".into(), true.into());
+        }
+        Outcome::Failed { error } => {
+            metadata.insert("partial".into(), true.into());
+            metadata.insert("error".into(), error.code.as_str().into());
+        }
+    }
+    metadata
+}
+
+fn timed_out(whole: bool) -> Error {
+    let message = if whole { "The answer took too long" } else { "The model did not answer in time" };
+    Error::new(ErrorCode::Timeout, message)
+}
+
+/// What clients are told of a provider's failure; operators find the rest in the log.
+fn provider_failed(error: &ProviderError) -> Error {
+    tracing::warn!(%error, source = ?std::error::Error::source(error), "provider");
+    match error {
+        ProviderError::Overloaded { retry_after } => {
+            let error = Error::new(ErrorCode::Overloaded, "The model's provider is overloaded");
+            match retry_after {
+                Some(after) => error.retry_after(*after),
+                None => error,
+            }
+        }
+        _ => Error::new(ErrorCode::Provider, "The model's provider failed"),
+    }
+}
