@@ -6,9 +6,11 @@
 //! someone only reads on from a cursor. `docs/ARCHITECTURE.md` follows one token through the
 //! layers below, which import downwards only (`tests/it/layers.rs` enforces it).
 
+pub mod auth;
 pub mod codec;
 pub mod config;
 pub mod domain;
 pub mod lifecycle;
 pub mod llm;
 pub mod store;
+pub mod telemetry;
