@@ -7,9 +7,16 @@
 //! layers below, which import downwards only (`tests/it/layers.rs` enforces it).
 
 pub mod adapter;
+pub mod auth;
+pub mod chat;
 pub mod codec;
 pub mod config;
+pub mod dialect;
 pub mod domain;
+pub mod generation;
+pub mod hub;
 pub mod lifecycle;
 pub mod llm;
+pub mod outbox;
 pub mod store;
+pub mod telemetry;

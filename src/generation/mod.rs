@@ -23,8 +23,6 @@ use crate::outbox::Outbox;
 use crate::store::{Outgoing, SharedStore};
 use crate::telemetry::metrics;
 
-pub(crate) use writer::Joining;
-
 /// How often a node looks for stops that it was not told of, and says that it lives.
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
 /// How long an attempt may take to store its end, once it was told to come to one.

@@ -8,15 +8,15 @@ use ::metrics::{Gauge, Histogram};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::writer::{Settled, Writer};
-use super::{FINISH_WITHIN, Joining, Shared, Stop, Voice};
+use super::writer::{Joining, Settled, Writer};
+use super::{FINISH_WITHIN, Shared, Stop, Voice};
 use crate::domain::{
     Author, Error, ErrorCode, Event, EventKind, Generation, Message, Outcome, StopReason,
     Timestamp, Usage,
 };
 use crate::llm::{Delta, Deltas, ProviderError, Request, Speaker, Turn};
 use crate::store::{Finish, Finished, Outgoing, StoreError};
-use crate::telemetry::metrics::{self, TokenMeter};
+use crate::telemetry::{TokenMeter, metrics};
 
 /// How long the end waits for the log to have the whole text; after it the stored answer brings
 /// what is missing.
@@ -149,7 +149,7 @@ impl Attempt<'_> {
         }
     }
 
-    async fn begin(&self) -> Result<(), Broken> {
+    async fn begin(&mut self) -> Result<(), Broken> {
         let (id, attempt) = (self.generation.id, self.generation.attempt);
         let (store, node) = (&self.shared.store, self.shared.options.node);
         if until_stored(|| store.begin(id, node, attempt), self.stop).await? {
@@ -167,7 +167,7 @@ impl Attempt<'_> {
         }
     }
 
-    async fn context(&self, voice: &Voice) -> Result<Request, Broken> {
+    async fn context(&mut self, voice: &Voice) -> Result<Request, Broken> {
         let limit = self.shared.options.context_messages.max(1);
         let (session, prompt) = (&self.generation.session, self.generation.prompt);
         let store = &self.shared.store;
@@ -280,7 +280,7 @@ impl Attempt<'_> {
     }
 
     /// The text in the log was lost, or another attempt has replaced this one: which?
-    async fn confirm(&self) -> Result<(), Broken> {
+    async fn confirm(&mut self) -> Result<(), Broken> {
         let (id, attempt) = (self.generation.id, self.generation.attempt);
         let (store, node) = (&self.shared.store, self.shared.options.node);
         if until_stored(|| store.owns(id, node, attempt), self.stop).await? {

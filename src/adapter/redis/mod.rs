@@ -22,9 +22,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use fred::clients::{Client, SubscriberClient};
+use fred::clients::Client;
 use fred::error::Error;
-use fred::interfaces::{ClientLike, PubsubInterface};
+use fred::interfaces::PubsubInterface;
 use fred::types::Builder;
 use fred::types::config::{Config, ReconnectPolicy, UnresponsiveConfig};
 use secrecy::{ExposeSecret, SecretString};
@@ -61,7 +61,7 @@ struct Shared {
     node: NodeId,
     options: RedisOptions,
     commands: Client,
-    subscriber: SubscriberClient,
+    subscriber: Client,
     scripts: Scripts,
     feed: OnceLock<Weak<dyn Feed>>,
     notices: OnceLock<mpsc::Sender<Notice>>,
@@ -96,9 +96,7 @@ impl Redis {
     ) -> Result<Self, AdapterError> {
         let builder = builder(&options).map_err(|source| unavailable("read REDIS_URL", source))?;
         let commands = builder.build().map_err(|source| unavailable("connect", source))?;
-        let subscriber = builder
-            .build_subscriber_client()
-            .map_err(|source| unavailable("connect", source))?;
+        let subscriber = builder.build().map_err(|source| unavailable("connect", source))?;
         let shared = Arc::new(Shared {
             node,
             options,

@@ -1,0 +1,12 @@
+//! What the process says about itself: log lines and metrics.
+//!
+//! Every metric is declared in [`metrics`], and nowhere else. It knows no module of the program:
+//! what is counted, and when, is the business of those who do it.
+
+mod logging;
+pub mod metrics;
+mod process;
+mod rate;
+
+pub use logging::{Format, LoggingError, init_logging};
+pub use rate::TokenMeter;
