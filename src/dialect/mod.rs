@@ -105,6 +105,9 @@ pub trait Dialect: Send + Sync {
     /// The events it understands.
     fn commands(&self) -> &'static [&'static str];
 
+    /// The events it sends.
+    fn shown(&self) -> &'static [&'static str];
+
     /// Understands an event.
     ///
     /// # Errors
@@ -170,13 +173,14 @@ impl Dialects {
         &*self.all[index.0]
     }
 
-    /// Whether any dialect knows this event; what is not known counts as `other`.
-    pub fn known_event(&self, event: &str) -> Option<&'static str> {
-        self.all
-            .iter()
-            .flat_map(|dialect| dialect.commands())
-            .find(|known| **known == event)
-            .copied()
+    /// The events that any of them understands.
+    pub fn commands(&self) -> Vec<&'static str> {
+        self.all.iter().flat_map(|dialect| dialect.commands()).copied().collect()
+    }
+
+    /// The events that any of them sends.
+    pub fn shown(&self) -> Vec<&'static str> {
+        self.all.iter().flat_map(|dialect| dialect.shown()).copied().collect()
     }
 }
 
@@ -209,7 +213,6 @@ mod tests {
         let session = dialects.by_name("session").expect("there is one");
         assert_eq!(dialects.get(session).name(), "session");
         assert!(dialects.by_name("nonsense").is_none());
-        assert_eq!(dialects.known_event("stream:request"), Some("stream:request"));
-        assert_eq!(dialects.known_event("x"), None);
+        assert!(dialects.commands().contains(&"stream:request"));
     }
 }

@@ -31,6 +31,26 @@ impl Dialect for SessionDialect {
         &["session:join", "session:leave", "stream:request", "stream:stop"]
     }
 
+    fn shown(&self) -> &'static [&'static str] {
+        &[
+            "connection:success",
+            "error",
+            "message:new",
+            "messages:missed",
+            "server:shutdown",
+            "server:timeout",
+            "stream:chunk",
+            "stream:complete",
+            "stream:error",
+            "stream:reset",
+            "stream:resumed",
+            "stream:start",
+            "stream:stopped",
+            "user:joined",
+            "user:left",
+        ]
+    }
+
     fn decode(&self, event: &str, args: &[&RawValue]) -> Result<Command, Error> {
         match event {
             "session:join" => join(Fields::of(args)?),

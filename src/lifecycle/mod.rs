@@ -65,3 +65,33 @@ impl Tasks {
         self.finished(within).await
     }
 }
+
+/// Whether the node takes work. Starting until [`Readiness::started`], draining from
+/// [`Readiness::drain`] on.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness {
+    started: CancellationToken,
+    draining: CancellationToken,
+}
+
+impl Readiness {
+    /// Everything is up.
+    pub fn started(&self) {
+        self.started.cancel();
+    }
+
+    /// No more work is to be sent here. There is no way back.
+    pub fn drain(&self) {
+        self.draining.cancel();
+    }
+
+    /// Whether [`Readiness::started`] was said.
+    pub fn is_started(&self) -> bool {
+        self.started.is_cancelled()
+    }
+
+    /// Whether [`Readiness::drain`] was said.
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+}

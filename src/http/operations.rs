@@ -1,0 +1,56 @@
+//! Probes and metrics.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tokio::time::timeout;
+
+use super::HttpState;
+use crate::telemetry::metrics;
+
+/// How long readiness waits for the database.
+const DATABASE_WITHIN: Duration = Duration::from_secs(2);
+
+/// The process is alive. Never looks at what it depends on: restarting it would not help that.
+pub(super) async fn live() -> &'static str {
+    "ok"
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Ready {
+    ready: bool,
+    node_id: String,
+    started: bool,
+    draining: bool,
+    database: &'static str,
+    degraded: Vec<&'static str>,
+}
+
+/// Whether the node takes work: it has started, its database answers, and it is not draining.
+/// Without Redis it is degraded and ready, so that a cluster is not emptied.
+pub(super) async fn ready(State(state): State<HttpState>) -> Response {
+    let answered = timeout(DATABASE_WITHIN, state.store.ping()).await;
+    let database = matches!(answered, Ok(Ok(())));
+    let (started, draining) = (state.readiness.is_started(), state.readiness.is_draining());
+    let ready = database && started && !draining;
+    let body = Ready {
+        ready,
+        node_id: state.node.to_string(),
+        started,
+        draining,
+        database: if database { "up" } else { "down" },
+        degraded: if state.adapter.is_up() { Vec::new() } else { vec!["redis"] },
+    };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(body)).into_response()
+}
+
+/// Everything that is measured, in Prometheus' text format.
+pub(super) async fn metrics() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics::render())
+}

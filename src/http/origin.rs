@@ -1,0 +1,86 @@
+//! Which browser origins may use this server: over REST by CORS, and over Socket.IO by refusal,
+//! since CORS does not cover WebSockets.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+/// The allowed origins.
+#[derive(Clone)]
+pub struct Origins {
+    allowed: Arc<[String]>,
+    /// Only requests below this path are refused; elsewhere CORS decides in the browser.
+    path: &'static str,
+}
+
+impl Origins {
+    /// Allows `allowed` (lower case, without a trailing slash) below `path`.
+    pub fn new(allowed: &[String], path: &'static str) -> Self {
+        Self { allowed: allowed.into(), path }
+    }
+
+    /// No `Origin`, or the server's own host, is always allowed.
+    fn admits(&self, headers: &HeaderMap) -> bool {
+        let Some(origin) = headers.get(header::ORIGIN) else { return true };
+        let Ok(origin) = origin.to_str() else { return false };
+        let own = |name: &str| headers.get(name).and_then(|host| host.to_str().ok());
+        let host = origin.split_once("://").map(|(_, host)| host);
+        let hosts = [own("host"), own("x-forwarded-host")];
+        host.is_some_and(|host| hosts.iter().flatten().any(|own| own.eq_ignore_ascii_case(host)))
+            || self.allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+    }
+}
+
+/// Answers 403 to a polling or WebSocket request from an origin that is not allowed.
+pub async fn refuse_foreign_origins(
+    State(origins): State<Origins>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if request.uri().path().starts_with(origins.path) && !origins.admits(request.headers()) {
+        return (StatusCode::FORBIDDEN, "This origin is not allowed").into_response();
+    }
+    next.run(request).await
+}
+
+/// CORS for the allowed origins, with credentials.
+pub fn cors(origins: &Origins) -> CorsLayer {
+    let allowed = origins.allowed.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::list(allowed))
+        .allow_credentials(true)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| {
+            (header::HeaderName::from_static(name), HeaderValue::from_static(value))
+        }).collect()
+    }
+
+    #[test]
+    fn an_origin_is_its_own_allowed_or_refused() {
+        let origins = Origins::new(&["https://app.example".to_owned()], "/socket.io");
+        let admits = |pairs: &[_]| origins.admits(&headers(pairs));
+        assert!(admits(&[]));
+        assert!(admits(&[("origin", "https://app.example")]));
+        assert!(admits(&[("origin", "http://chat.example:3000"), ("host", "chat.example:3000")]));
+        assert!(admits(&[
+            ("origin", "https://chat.example"),
+            ("host", "10.0.0.1"),
+            ("x-forwarded-host", "chat.example"),
+        ]));
+        assert!(!admits(&[("origin", "https://evil.example"), ("host", "chat.example")]));
+        assert!(!admits(&[("origin", "https://app.example.evil.example")]));
+        assert!(!admits(&[("origin", "null"), ("host", "chat.example")]));
+    }
+}

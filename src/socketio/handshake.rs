@@ -1,0 +1,98 @@
+//! Whether a socket is let in, decided before CONNECT is sent.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde_json::Value;
+use socketioxide::extract::SocketRef;
+
+use super::{Edge, socket};
+use crate::auth::{Claims, Refused, find_token};
+use crate::chat::Caller;
+use crate::dialect::DialectIndex;
+use crate::telemetry::metrics;
+
+/// Why a socket is not let in; its text is the client's `err.message`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotAdmitted {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error("Unknown dialect")]
+    UnknownDialect,
+    #[error("Too many connections")]
+    TooMany,
+}
+
+impl NotAdmitted {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Refused(refused) => refused.reason(),
+            Self::UnknownDialect => "unknown_dialect",
+            Self::TooMany => "too_many",
+        }
+    }
+}
+
+/// Lets a socket in: knows its user and dialect, and hears its events from now on.
+pub(super) fn admit(
+    edge: &Arc<Edge>,
+    socket: &SocketRef,
+    auth: Option<Value>,
+) -> Result<(), NotAdmitted> {
+    let admitted = decide(edge, socket, auth.as_ref());
+    match admitted {
+        Ok((claims, dialect)) => {
+            let caller = Caller { user: claims.user, name: claims.name };
+            socket::seat(edge, socket, caller, dialect);
+            Ok(())
+        }
+        Err(refused) => {
+            metrics::connect_errors(refused.reason()).increment(1);
+            Err(refused)
+        }
+    }
+}
+
+fn decide(
+    edge: &Edge,
+    socket: &SocketRef,
+    auth: Option<&Value>,
+) -> Result<(Claims, DialectIndex), NotAdmitted> {
+    let parts = socket.req_parts();
+    let token = find_token(auth, parts);
+    let claims = edge.verifier.verify_found(token.as_deref()).and_then(Claims::normal)?;
+    if let Some(named) = auth.and_then(|auth| auth.get("userId")).filter(|named| !named.is_null())
+        && named.as_str() != Some(claims.user.as_str())
+    {
+        return Err(Refused::Invalid.into());
+    }
+    let dialect = dialect(edge, socket, auth)?;
+    let max = edge.options.connections_max;
+    if max > 0 && edge.open.load(Ordering::Relaxed) >= max {
+        return Err(NotAdmitted::TooMany);
+    }
+    Ok((claims, dialect))
+}
+
+/// `auth.dialect`, else `?dialect=`, else the default.
+fn dialect(
+    edge: &Edge,
+    socket: &SocketRef,
+    auth: Option<&Value>,
+) -> Result<DialectIndex, NotAdmitted> {
+    let in_auth = auth.and_then(|auth| auth.get("dialect")).filter(|named| !named.is_null());
+    let name = match in_auth {
+        Some(named) => Some(named.as_str().ok_or(NotAdmitted::UnknownDialect)?),
+        None => socket
+            .req_parts()
+            .uri
+            .query()
+            .into_iter()
+            .flat_map(|query| query.split('&'))
+            .find_map(|pair| pair.strip_prefix("dialect=")),
+    };
+    match name {
+        Some(name) => edge.dialects.by_name(name).ok_or(NotAdmitted::UnknownDialect),
+        None => Ok(edge.options.default_dialect),
+    }
+}

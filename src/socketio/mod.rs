@@ -1,0 +1,148 @@
+//! The Socket.IO edge: namespace `/chat` on socketioxide.
+//!
+//! socketioxide spawns a task for each event it hands over, so that events overtake each other,
+//! and says when a connection begins only after its first event may have come. Here, handlers are
+//! registered before CONNECT is sent, an event is put into its socket's bounded queue on the
+//! reading path, and one task per socket carries them out in order.
+//!
+//! It knows Socket.IO and the dialects; what a command does is `chat`'s business.
+
+mod handshake;
+mod inbox;
+mod outlet;
+mod socket;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use socketioxide::SocketIo;
+use socketioxide::extract::{SocketRef, TryData};
+use socketioxide::handler::ConnectHandler;
+use socketioxide::layer::SocketIoLayer;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Verifier;
+use crate::chat::Chat;
+use crate::dialect::{DialectIndex, Dialects};
+use crate::domain::NodeId;
+use crate::lifecycle::Tasks;
+use crate::telemetry::metrics::{self, EventCounters};
+
+/// The one namespace.
+pub const NAMESPACE: &str = "/chat";
+/// Where Engine.IO is served.
+pub const PATH: &str = "/socket.io";
+
+/// The most packets in a socket's queue; [`SocketOptions::outbound_max`] is met long before. A
+/// small queue that is full during an upgrade stalls it for ten seconds.
+const PACKETS_MAX: usize = 4096;
+/// The most binary attachments an event may announce; no event of ours has any.
+const BINARIES_MAX: usize = 4;
+/// How long a client may take from the handshake to CONNECT.
+const CONNECT_WITHIN: Duration = Duration::from_secs(20);
+
+/// How sockets behave. All bounds are per socket, but for `connections_max`.
+#[derive(Debug, Clone)]
+pub struct SocketOptions {
+    /// This node.
+    pub node: NodeId,
+    /// What a socket speaks that does not say so.
+    pub default_dialect: DialectIndex,
+    /// How often a client is pinged.
+    pub ping_interval: Duration,
+    /// How long it may take to answer.
+    pub ping_timeout: Duration,
+    /// The most bytes of one message from a client.
+    pub payload_max: usize,
+    /// The most event bytes that are handed over and not written; beyond it the socket is slow.
+    pub outbound_max: u64,
+    /// The most commands waiting to be carried out; further ones are refused.
+    pub command_queue: usize,
+    /// The age at which a connection is closed; its client comes back by itself.
+    pub age_max: Duration,
+    /// The most sockets on this node; 0: no limit.
+    pub connections_max: usize,
+    /// Over what time sockets are closed when the node drains.
+    pub drain_spread: Duration,
+}
+
+/// What all sockets of a node share.
+struct Edge {
+    chat: Chat,
+    verifier: Arc<Verifier>,
+    dialects: Dialects,
+    options: SocketOptions,
+    tasks: Tasks,
+    draining: CancellationToken,
+    readers: AtomicU64,
+    open: AtomicUsize,
+    received: EventCounters,
+    sent: EventCounters,
+}
+
+/// The Socket.IO edge of a node.
+pub struct SocketEdge {
+    edge: Arc<Edge>,
+    /// Serves [`PATH`].
+    pub layer: SocketIoLayer,
+}
+
+impl SocketEdge {
+    /// Sockets that ask `chat`. Their tasks belong to `tasks`.
+    pub fn new(
+        chat: Chat,
+        verifier: Arc<Verifier>,
+        dialects: Dialects,
+        options: SocketOptions,
+        tasks: &Tasks,
+    ) -> Self {
+        let (layer, io) = SocketIo::builder()
+            .req_path(PATH)
+            .ping_interval(options.ping_interval)
+            .ping_timeout(options.ping_timeout)
+            .connect_timeout(CONNECT_WITHIN)
+            .max_buffer_size(PACKETS_MAX)
+            .max_payload(options.payload_max as u64)
+            .ws_max_message_size(options.payload_max)
+            .ws_max_frame_size(options.payload_max)
+            .ws_read_buffer_size(4 * 1024)
+            .with_parser(
+                socketioxide::ParserConfig::common()
+                    .max_incoming_binary_buf_size(options.payload_max)
+                    .max_incoming_binaries(BINARIES_MAX),
+            )
+            .build_layer();
+        let edge = Arc::new(Edge {
+            received: EventCounters::received(NAMESPACE, &dialects.commands()),
+            sent: EventCounters::sent(NAMESPACE, &dialects.shown()),
+            chat,
+            verifier,
+            dialects,
+            options,
+            tasks: tasks.clone(),
+            draining: CancellationToken::new(),
+            readers: AtomicU64::new(0),
+            open: AtomicUsize::new(0),
+        });
+        let (admitting, greeting) = (edge.clone(), edge.clone());
+        let admit = async move |socket: SocketRef, TryData(auth): TryData<Value>| {
+            handshake::admit(&admitting, &socket, auth.ok())
+        };
+        let connected = async move |socket: SocketRef| socket::connected(&greeting, &socket);
+        io.ns(NAMESPACE, connected.with(admit));
+        Self { edge, layer }
+    }
+
+    /// Tells every socket that the node shuts down and closes them over `drain_spread`, in a way
+    /// after which stock clients come back by themselves. Refuses further ones.
+    pub fn drain(&self) {
+        self.edge.draining.cancel();
+    }
+
+    /// How many sockets there are.
+    pub fn open(&self) -> usize {
+        self.edge.open.load(Ordering::Relaxed)
+    }
+}
