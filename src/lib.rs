@@ -6,7 +6,9 @@
 //! someone only reads on from a cursor. `docs/ARCHITECTURE.md` follows one token through the
 //! layers below, which import downwards only (`tests/it/layers.rs` enforces it).
 
+pub mod app;
 pub mod auth;
+pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod domain;
