@@ -127,6 +127,11 @@ fn a_secret_comes_from_a_file_without_its_last_line_end_and_never_shows() {
     let config = Config::read(&source).unwrap();
     let secret = config.auth.jwt_secret.clone().unwrap();
     assert_eq!(secret.expose_secret(), format!(" {KEY} "), "blanks are part of a key");
+    // From the environment, too, while other values are trimmed.
+    let padded = format!(" {KEY} ");
+    let from_environment = self::config(&[("JWT_SECRET", &padded), ("PORT", " 4000 ")]);
+    assert_eq!(from_environment.server.port, 4000);
+    assert_eq!(from_environment.auth.jwt_secret.map(|s| s.expose_secret().len()), Some(35));
     let shown = format!("{config:?}");
     assert!(!shown.contains("hush") && !shown.contains("thirty-two"), "{shown}");
 
