@@ -7,16 +7,21 @@
 //! layers below, which import downwards only (`tests/it/layers.rs` enforces it).
 
 pub mod adapter;
+pub mod app;
 pub mod auth;
 pub mod chat;
+pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod dialect;
 pub mod domain;
 pub mod generation;
+pub mod http;
 pub mod hub;
 pub mod lifecycle;
 pub mod llm;
+pub mod net;
 pub mod outbox;
+pub mod socketio;
 pub mod store;
 pub mod telemetry;

@@ -19,7 +19,7 @@ pub(super) fn assemble(source: &Source) -> (Config, Vec<Problem>) {
     (Config { warnings: reader.warnings, ..config }, problems)
 }
 
-fn read_all(reader: &mut Reader<'_>) -> Config {
+pub(super) fn read_all(reader: &mut Reader<'_>) -> Config {
     refuse_what_is_missing(reader);
     let host = reader.value("HOST", parse::host);
     let redis = reader.given("REDIS_URL", parse::redis_url);
@@ -215,7 +215,7 @@ fn logging(reader: &mut Reader<'_>) -> Logging {
 }
 
 /// What must hold between values.
-fn check_relations(reader: &mut Reader<'_>, config: &Config) {
+pub(super) fn check_relations(reader: &mut Reader<'_>, config: &Config) {
     let Config { server, streams, log, .. } = config;
     let recovery = reader.value("RECOVERY_WINDOW", parse::duration);
     if server.port != 0 && server.port == server.metrics_port {

@@ -9,6 +9,8 @@ mod assemble;
 mod parse;
 mod reader;
 mod source;
+#[cfg(test)]
+mod tests;
 mod variables;
 
 use std::fmt;
@@ -20,6 +22,7 @@ use secrecy::SecretString;
 
 pub use agents::{Agent, Agents, OnTakeover, ProviderKind};
 pub use source::{Files, Source};
+pub(crate) use variables::flag_name;
 pub use variables::{Kind, Support, Unset, VARIABLES, Variable};
 
 /// Everything the operator decided. Secrets never show in its `Debug`.
@@ -238,6 +241,14 @@ pub enum LogFormat {
     Text,
     /// One object a line.
     Json,
+}
+
+/// Reads `250ms`, `30s`, `5m`, `24h`, `7d`; a bare number is milliseconds.
+///
+/// # Errors
+/// What was expected.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    parse::duration(text)
 }
 
 /// A variable that cannot be used.

@@ -176,7 +176,9 @@ pub(super) fn database_url(text: &str) -> Result<(String, DatabaseKind), Expecte
             DatabaseKind::Postgres
         }
         _ => {
-            return Err("sqlite://path/to/file or postgres://user:password@host/database".to_owned());
+            return Err(
+                "sqlite://path/to/file or postgres://user:password@host/database".to_owned()
+            );
         }
     };
     Ok((text.to_owned(), kind))

@@ -1,0 +1,38 @@
+//! From configured agents to agents that answer: each with its provider.
+
+use std::collections::HashMap;
+
+use crate::chat::{Answerer, Answerers};
+use crate::config::{Agent, Config, ProviderKind};
+use crate::generation::Voice;
+use crate::llm::{self, SharedProvider};
+
+/// Every configured agent.
+///
+/// # Errors
+/// A provider that cannot be set up.
+pub(super) fn answerers(config: &Config) -> anyhow::Result<Answerers> {
+    let mut by_agent = HashMap::new();
+    for agent in &config.agents.agents {
+        let voice = Voice {
+            provider: provider(agent, config)?,
+            system: agent.system.clone(),
+            temperature: agent.temperature,
+            max_tokens: agent.max_tokens,
+            timeout: agent.timeout,
+        };
+        by_agent.insert(agent.id.clone(), Answerer { voice, model: agent.model.clone() });
+    }
+    Ok(Answerers { by_agent, default: config.agents.default.clone() })
+}
+
+fn provider(agent: &Agent, config: &Config) -> anyhow::Result<SharedProvider> {
+    let openai = &config.providers.openai;
+    Ok(match agent.provider {
+        ProviderKind::Scripted => llm::scripted(agent.tokens_per_second, agent.tokens),
+        ProviderKind::OpenAi => {
+            let base = agent.base_url.as_deref().unwrap_or(&openai.base_url);
+            llm::openai(base, openai.api_key.clone())?
+        }
+    })
+}

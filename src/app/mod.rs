@@ -1,0 +1,375 @@
+//! The composition root: the only place that names concrete backends, and the order in which they
+//! start and stop.
+
+mod answerers;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use secrecy::ExposeSecret;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::adapter::{Adapter, Memory, Redis, RedisOptions, SharedAdapter, SharedMemory};
+use crate::auth::Verifier;
+use crate::chat::{Chat, ChatOptions};
+use crate::config::{ChunkContent, Config, DatabaseKind, Server};
+use crate::dialect::Dialects;
+use crate::domain::NodeId;
+use crate::generation::{GenerationOptions, Generations};
+use crate::http::{HttpState, Origins, cors, private, public, refuse_foreign_origins};
+use crate::hub::{Hub, HubOptions};
+use crate::lifecycle::{Readiness, Tasks};
+use crate::net::{Connection, Listener, ListenerOptions, TransportLayer};
+use crate::outbox::Outbox;
+use crate::socketio::{PATH, SocketEdge, SocketOptions};
+use crate::store::{self, SharedStore, StoreOptions};
+use crate::telemetry::metrics;
+
+/// The most notices from other nodes that wait to be read.
+const NOTICES_MAX: usize = 1024;
+/// The most Redis commands that wait for a connection.
+const REDIS_QUEUE_MAX: usize = 100_000;
+/// The most bytes of an answer.
+const TEXT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How long the tasks may take to end once nothing is left to do.
+const TASKS_WITHIN: Duration = Duration::from_secs(5);
+/// How long requests may take to end once nothing is accepted any more.
+const REQUESTS_WITHIN: Duration = Duration::from_secs(2);
+
+/// A running node.
+pub struct App {
+    node: NodeId,
+    /// Where it serves.
+    address: SocketAddr,
+    /// Where it serves metrics.
+    metrics_address: Option<SocketAddr>,
+    grace: Duration,
+    readiness: Readiness,
+    sockets: SocketEdge,
+    generations: Generations,
+    store: SharedStore,
+    servers: Tasks,
+    /// What the sockets' own tasks need is stopped after them.
+    background: Tasks,
+}
+
+impl App {
+    /// Starts a node; once this answers, it serves.
+    ///
+    /// # Errors
+    /// What could not be started: a port that is taken, a database that cannot be reached.
+    pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        metrics::install();
+        let node = NodeId::new();
+        let background = Tasks::new();
+        let listener = bind(&config.server, config.server.port, config).await?;
+        let address = listener.local_addr().context("read the listening address")?;
+
+        let store = store::connect(config.database.url.expose_secret(), &store_options(config))
+            .await
+            .context("open the database (DATABASE_URL)")?;
+        let adapter = adapter(node, config, &background).await?;
+        let dialects = Dialects::new(config.streams.chunk_content == ChunkContent::Cumulative);
+        let hub = Hub::new(
+            adapter.clone(),
+            dialects.clone(),
+            HubOptions { linger: config.log.tail_linger, ..HubOptions::default() },
+            background.clone(),
+        );
+        let (notify, notices) = mpsc::channel(NOTICES_MAX);
+        adapter.attach(hub.feed(), notify);
+        let outbox = Outbox::start(store.clone(), adapter.clone(), &background);
+        let generations = Generations::start(
+            store.clone(),
+            adapter.clone(),
+            outbox,
+            generation_options(node, address, config),
+            notices,
+            &background,
+        );
+        let chat = Chat::new(
+            store.clone(),
+            adapter.clone(),
+            hub,
+            generations.clone(),
+            answerers::answerers(config).context("set up the agents")?,
+            chat_options(node, config),
+        );
+        let verifier = Arc::new(Verifier::new(&config.auth));
+        let sockets = SocketEdge::new(
+            chat,
+            verifier.clone(),
+            dialects.clone(),
+            socket_options(node, &dialects, config)?,
+            &background,
+        );
+        let stop = background.stopping().clone();
+        background.spawn(async move { metrics::upkeep(&stop).await });
+
+        let readiness = Readiness::default();
+        let http = public(HttpState {
+            node,
+            store: store.clone(),
+            adapter,
+            verifier,
+            readiness: readiness.clone(),
+            dev_auth: config.auth.dev_auth,
+            demo_ui: config.server.demo_ui,
+        });
+        let origins = Origins::new(&config.server.cors_origins, PATH);
+        let router = http
+            .layer(sockets.layer.clone())
+            .layer(TransportLayer::new(config.socket.payload_max))
+            .layer(from_fn_with_state(origins.clone(), refuse_foreign_origins))
+            .layer(cors(&origins));
+
+        let servers = Tasks::new();
+        serve_on(listener, router, &servers);
+        let metrics_address = match config.server.metrics_port {
+            0 => None,
+            port => {
+                let listener = bind(&config.server, port, config)
+                    .await
+                    .context("METRICS_PORT: 0 turns it off")?;
+                let address = listener.local_addr().context("read the metrics address")?;
+                serve_on(listener, private(), &servers);
+                Some(address)
+            }
+        };
+        readiness.started();
+        let grace = config.server.shutdown_grace;
+        Ok(Self {
+            node,
+            address,
+            metrics_address,
+            grace,
+            readiness,
+            sockets,
+            generations,
+            store,
+            servers,
+            background,
+        })
+    }
+
+    /// Where it serves.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where it serves metrics.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Drains and stops: unready first, then the clients are told and sent elsewhere while the
+    /// generations come to their ends, then everything else.
+    pub async fn stop(self) {
+        tracing::info!(
+            sockets = self.sockets.open(),
+            generations = self.generations.running(),
+            "draining"
+        );
+        self.readiness.drain();
+        self.servers.stopping().cancel();
+        self.sockets.drain();
+        self.generations.drain(self.grace).await;
+        self.servers.shutdown(REQUESTS_WITHIN).await;
+        self.background.shutdown(TASKS_WITHIN).await;
+        self.store.close().await;
+        tracing::info!("stopped");
+    }
+}
+
+/// Serves until the process is told to stop.
+///
+/// # Errors
+/// What could not be started.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let mut signals = Signals::listen()?;
+    let app = tokio::select! {
+        app = App::start(&config) => app?,
+        () = signals.received() => return Ok(()),
+    };
+    introduce(&app, &config);
+    signals.received().await;
+    tokio::select! {
+        () = app.stop() => Ok(()),
+        () = signals.received() => anyhow::bail!("stopped by a second signal"),
+    }
+}
+
+/// Brings the database to this version's schema.
+///
+/// # Errors
+/// What could not be migrated.
+pub async fn migrate(config: Config) -> anyhow::Result<()> {
+    store::migrate(config.database.url.expose_secret(), &store_options(&config))
+        .await
+        .context("migrate the database (DATABASE_URL)")?;
+    tracing::info!("the database has this version's schema");
+    Ok(())
+}
+
+/// SIGTERM and Ctrl-C.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("listen for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("listen for SIGINT")?,
+        })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Says in a few lines what the node uses and where it is.
+fn introduce(app: &App, config: &Config) {
+    let adapter = if config.redis.is_some() { "Redis" } else { "in memory (one node)" };
+    let database = match config.database.kind {
+        DatabaseKind::Sqlite => {
+            let url = config.database.url.expose_secret();
+            format!("SQLite, {}", url.trim_start_matches("sqlite:").trim_start_matches("//"))
+        }
+        DatabaseKind::Postgres => "PostgreSQL".to_owned(),
+    };
+    tracing::info!(node = %app.node, adapter, database, "tokencast {}", env!("CARGO_PKG_VERSION"));
+    for agent in &config.agents.agents {
+        let default = agent.id == config.agents.default;
+        let (provider, model) = (agent.provider.as_str(), &agent.model);
+        tracing::info!(agent = %agent.id, provider, model, default, "answers");
+    }
+    if config.auth.dev_auth {
+        tracing::warn!("DEV_AUTH is on: anybody who can reach this node gets a token by asking");
+    }
+    if let Some(address) = app.metrics_address {
+        tracing::info!("metrics at http://{address}/metrics");
+    }
+    let page = if config.server.demo_ui { ": the demo chat" } else { "" };
+    tracing::info!("listening at http://{}/{page}", app.address);
+}
+
+async fn bind(server: &Server, port: u16, config: &Config) -> anyhow::Result<Listener> {
+    let wanted = (server.host.as_str(), port);
+    let address = tokio::net::lookup_host(wanted)
+        .await
+        .with_context(|| format!("HOST: look up {}", server.host))?
+        .next()
+        .with_context(|| format!("HOST: {} has no address", server.host))?;
+    let options = ListenerOptions { write_stall: config.socket.write_stall, ..Default::default() };
+    Listener::bind(address, options).await.with_context(|| format!("listen on {address}"))
+}
+
+fn serve_on(listener: Listener, router: Router, servers: &Tasks) {
+    let stop: CancellationToken = servers.stopping().clone();
+    servers.spawn(async move {
+        let service = router.into_make_service_with_connect_info::<Arc<Connection>>();
+        let served = axum::serve(listener, service)
+            .with_graceful_shutdown(async move { stop.cancelled().await })
+            .await;
+        if let Err(error) = served {
+            tracing::error!(%error, "serve");
+        }
+    });
+}
+
+async fn adapter(
+    node: NodeId,
+    config: &Config,
+    tasks: &Tasks,
+) -> anyhow::Result<SharedAdapter> {
+    let events_max = config.log.events_max.get();
+    Ok(match &config.redis {
+        None => Arc::new(Memory::new(node, events_max, config.log.ttl, SharedMemory::default())),
+        Some(redis) => {
+            let options = RedisOptions {
+                url: redis.url.clone(),
+                command_timeout: redis.command_timeout,
+                command_queue_max: REDIS_QUEUE_MAX,
+                log_events_max: events_max as u64,
+                log_ttl: config.log.ttl,
+            };
+            Arc::new(Redis::connect(node, options, tasks).await.context("REDIS_URL")?)
+        }
+    })
+}
+
+fn store_options(config: &Config) -> StoreOptions {
+    StoreOptions {
+        connections_max: u32::try_from(config.database.connections.get()).unwrap_or(u32::MAX),
+        ..StoreOptions::default()
+    }
+}
+
+fn generation_options(node: NodeId, address: SocketAddr, config: &Config) -> GenerationOptions {
+    let running_max = match config.streams.max_node_streams {
+        0 => tokio::sync::Semaphore::MAX_PERMITS,
+        max => max,
+    };
+    GenerationOptions {
+        node,
+        address: address.to_string(),
+        running_max,
+        duration_max: config.streams.max_duration,
+        delay: config.streams.delay,
+        delay_max: config.streams.delay_max,
+        context_messages: u32::try_from(config.streams.context_messages).unwrap_or(u32::MAX),
+        text_bytes_max: TEXT_BYTES_MAX,
+    }
+}
+
+fn chat_options(node: NodeId, config: &Config) -> ChatOptions {
+    ChatOptions {
+        node,
+        auto_create_sessions: config.server.auto_create_sessions,
+        content_chars_max: config.limits.content_chars_max,
+        user_generations_max: u32::try_from(config.streams.max_concurrent).unwrap_or(u32::MAX),
+        joined_max: config.socket.joined_max.get(),
+    }
+}
+
+fn socket_options(
+    node: NodeId,
+    dialects: &Dialects,
+    config: &Config,
+) -> anyhow::Result<SocketOptions> {
+    let socket = &config.socket;
+    Ok(SocketOptions {
+        node,
+        default_dialect: dialects
+            .by_name(&socket.default_dialect)
+            .with_context(|| format!("DEFAULT_DIALECT: {} is unknown", socket.default_dialect))?,
+        ping_interval: socket.ping_interval,
+        ping_timeout: socket.ping_timeout,
+        payload_max: socket.payload_max,
+        outbound_max: socket.outbound_max as u64,
+        command_queue: socket.command_queue.get(),
+        age_max: socket.connection_max_age,
+        connections_max: socket.max_connections,
+        drain_spread: (config.server.shutdown_grace / 5).min(Duration::from_secs(5)),
+    })
+}

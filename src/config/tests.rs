@@ -1,0 +1,373 @@
+//! The configuration as a whole: precedence, defaults, relations, and what is refused.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+
+use super::agents::ProviderKind;
+use super::*;
+
+const KEY: &str = "a secret of thirty-two bytes, now";
+
+fn read(environment: &[(&str, &str)]) -> Result<Config, Problems> {
+    Config::read(&Source::from_environment(environment.iter().copied()))
+}
+
+/// The configuration, which must be right.
+fn config(environment: &[(&str, &str)]) -> Config {
+    read(environment).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// The lines of what is wrong.
+fn problems(environment: &[(&str, &str)]) -> Vec<String> {
+    match read(environment) {
+        Ok(_) => Vec::new(),
+        Err(Problems(problems)) => problems.iter().map(Problem::to_string).collect(),
+    }
+}
+
+fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+fn files(files: &[(&str, &str)]) -> Files {
+    let files = map(files);
+    Box::new(move |path| {
+        files.get(path.to_str().unwrap_or_default()).cloned().ok_or(io::ErrorKind::NotFound.into())
+    })
+}
+
+fn agents(toml: &str, environment: &[(&str, &str)]) -> Result<Config, Problems> {
+    let mut source = Source::from_environment(environment.iter().copied());
+    source.environment.insert("AGENTS_FILE".to_owned(), "/agents.toml".to_owned());
+    source.files = files(&[("/agents.toml", toml)]);
+    Config::read(&source)
+}
+
+#[test]
+fn an_empty_environment_is_one_node_for_developers() {
+    let config = config(&[]);
+    assert_eq!((config.server.host.as_str(), config.server.port), ("127.0.0.1", 3000));
+    assert_eq!(config.server.metrics_port, 9100);
+    assert!(config.redis.is_none());
+    assert_eq!(config.database.url.expose_secret(), "sqlite://data/tokencast.db");
+    assert_eq!(config.database.kind, DatabaseKind::Sqlite);
+    assert!(config.auth.dev_auth && config.server.demo_ui && config.server.auto_create_sessions);
+    assert_eq!(config.auth.leeway, Duration::from_secs(30));
+    assert_eq!(config.server.cors_origins, ["http://localhost:3000"]);
+    assert_eq!(config.server.shutdown_grace, Duration::from_secs(25));
+    assert_eq!(config.streams.timeout, Duration::from_secs(30));
+    assert_eq!(config.streams.max_duration, Duration::from_secs(600));
+    assert_eq!(config.streams.delay, Duration::from_millis(25));
+    assert_eq!(config.streams.delay_max, Duration::from_millis(250));
+    assert_eq!((config.streams.max_concurrent, config.streams.max_node_streams), (10, 1000));
+    assert_eq!(config.streams.chunk_content, ChunkContent::Final);
+    assert_eq!(config.streams.context_messages, 10);
+    assert_eq!((config.socket.payload_max, config.socket.outbound_max), (1 << 20, 1 << 16));
+    assert_eq!(config.socket.connection_max_age, Duration::from_secs(86_400));
+    assert_eq!(config.socket.max_connections, 0);
+    assert_eq!((config.limits.content_chars_max, config.limits.attachments_max), (32_000, 10));
+    assert_eq!(config.agents.default.as_str(), "assistant");
+    assert_eq!(config.agents.agents[0].provider, ProviderKind::Scripted);
+    assert_eq!((config.logging.format, config.logging.filter.as_str()), (None, "info"));
+    assert_eq!(config.warnings.len(), 1, "DEV_AUTH is said loudly: {:?}", config.warnings);
+}
+
+#[test]
+fn every_variable_of_the_table_is_read_and_every_default_is_right() {
+    let source = Source::from_environment([("REDIS_URL", "redis://h")]);
+    let mut reader = reader::Reader::new(&source);
+    let config = assemble::read_all(&mut reader);
+    assemble::check_relations(&mut reader, &config);
+    let table: std::collections::BTreeSet<_> = VARIABLES.iter().map(|v| v.name).collect();
+    assert_eq!(reader.asked, table);
+    assert_eq!(table.len(), VARIABLES.len(), "one stands twice");
+    assert_eq!(reader.problems, []);
+}
+
+#[test]
+fn a_flag_goes_before_the_environment_before_a_file_before_dotenv() {
+    let mut source = Source::from_environment([("PORT", "2"), ("PORT_FILE", "/port")]);
+    source.flags = map(&[("PORT", "1")]);
+    source.dotenv = map(&[("PORT", "4"), ("MAX_CONNECTIONS", "7")]);
+    source.files = files(&[("/port", "3\n")]);
+    let port = |source: &Source| Config::read(source).unwrap().server.port;
+    assert_eq!(port(&source), 1);
+    source.flags.clear();
+    assert_eq!(port(&source), 2);
+    source.environment.remove("PORT");
+    assert_eq!(port(&source), 3);
+    source.environment.remove("PORT_FILE");
+    assert_eq!(port(&source), 4);
+    assert_eq!(Config::read(&source).unwrap().socket.max_connections, 7);
+    source.environment.insert("PORT".to_owned(), String::new());
+    assert_eq!(port(&source), 3000, "empty is unset, and hides .env");
+}
+
+#[test]
+fn an_alias_is_another_name_and_gives_way_to_the_own() {
+    assert_eq!(config(&[("WEBSOCKET_PORT", "4000")]).server.port, 4000);
+    assert_eq!(config(&[("WEBSOCKET_PORT", "4000"), ("PORT", "5000")]).server.port, 5000);
+    let origin = "https://chat.example.org";
+    assert_eq!(config(&[("FRONTEND_URL", origin)]).server.cors_origins, [origin]);
+    assert_eq!(problems(&[("WEBSOCKET_PORT", "x")]).len(), 1);
+    assert!(problems(&[("WEBSOCKET_PORT", "x")])[0].starts_with("WEBSOCKET_PORT: "));
+}
+
+#[test]
+fn a_secret_comes_from_a_file_without_its_last_line_end_and_never_shows() {
+    let mut source = Source::from_environment([
+        ("JWT_SECRET_FILE", "/run/key"),
+        ("REDIS_URL", "redis://:hush@h"),
+        ("OPENAI_API_KEY", "sk-hush"),
+    ]);
+    source.files = files(&[("/run/key", &format!(" {KEY} \r\n"))]);
+    let config = Config::read(&source).unwrap();
+    let secret = config.auth.jwt_secret.clone().unwrap();
+    assert_eq!(secret.expose_secret(), format!(" {KEY} "), "blanks are part of a key");
+    // From the environment, too, while other values are trimmed.
+    let padded = format!(" {KEY} ");
+    let from_environment = self::config(&[("JWT_SECRET", &padded), ("PORT", " 4000 ")]);
+    assert_eq!(from_environment.server.port, 4000);
+    assert_eq!(from_environment.auth.jwt_secret.map(|s| s.expose_secret().len()), Some(35));
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("hush") && !shown.contains("thirty-two"), "{shown}");
+
+    source.files = files(&[]);
+    let Err(Problems(problems)) = Config::read(&source) else { panic!("there is no such file") };
+    assert!(problems[0].to_string().starts_with("JWT_SECRET_FILE: "), "{problems:?}");
+}
+
+#[test]
+fn all_that_is_wrong_is_said_at_once_each_in_one_line() {
+    let all = problems(&[
+        ("PORT", "70000"),
+        ("REDIS_URL", "http://user:hush@h"),
+        ("STREAM_TIMEOUT", "soon\nor later"),
+        ("JWT_SECRET", "hush"),
+        ("DEV_AUTH", "perhaps"),
+        ("STREAM_CHUNK_CONTENT", "partial"),
+        ("RUST_LOG", "tokencast=loud"),
+        ("CORS_ORIGIN", "*"),
+        ("LOG_EVENTS_MAX", "0"),
+        ("PING_INTERVAL", "0"),
+        ("JWT_LEEWAY", "2h"),
+        ("SIGNING_SECRET", "short"),
+    ]);
+    for name in [
+        "PORT",
+        "REDIS_URL",
+        "STREAM_TIMEOUT",
+        "JWT_SECRET",
+        "DEV_AUTH",
+        "STREAM_CHUNK_CONTENT",
+        "RUST_LOG",
+        "CORS_ORIGIN",
+        "LOG_EVENTS_MAX",
+        "PING_INTERVAL",
+        "JWT_LEEWAY",
+        "SIGNING_SECRET",
+    ] {
+        let lines = all.iter().filter(|line| line.starts_with(&format!("{name}: "))).count();
+        assert_eq!(lines, 1, "{name}: {all:#?}");
+    }
+    assert_eq!(all.len(), 12, "{all:#?}");
+    assert!(all.iter().all(|line| !line.contains('\n') && !line.contains("hush")), "{all:#?}");
+}
+
+#[test]
+fn developers_tokens_are_on_only_without_a_key_and_on_loopback() {
+    let dev_auth = |environment: &[(&str, &str)]| config(environment).auth.dev_auth;
+    assert!(dev_auth(&[("HOST", "localhost")]));
+    assert!(dev_auth(&[("HOST", "[::1]")]));
+    assert!(!dev_auth(&[("JWT_SECRET", KEY)]));
+    assert!(!dev_auth(&[("JWT_SECRET", KEY), ("HOST", "0.0.0.0")]));
+    assert!(dev_auth(&[("JWT_SECRET", KEY), ("DEV_AUTH", "true")]));
+    assert!(dev_auth(&[("HOST", "0.0.0.0"), ("DEV_AUTH", "1")]));
+    for without in [&[("HOST", "0.0.0.0")][..], &[("DEV_AUTH", "false")]] {
+        let lines = problems(without);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with("JWT_SECRET: is not set"), "{lines:?}");
+    }
+    assert!(!config(&[("JWT_SECRET", KEY)]).server.demo_ui);
+    assert!(config(&[("JWT_SECRET", KEY), ("DEMO_UI", "on")]).server.demo_ui);
+}
+
+#[test]
+fn what_does_not_exist_yet_is_refused_by_its_name() {
+    for (name, value) in [
+        ("ANTHROPIC_API_KEY", "sk-hush"),
+        ("ANTHROPIC_BASE_URL", "http://h"),
+        ("ANTHROPIC_MODEL", "m"),
+        ("ANTHROPIC_VERSION", "1"),
+        ("JWT_PUBLIC_KEY", "hush"),
+        ("JWKS_URL", "https://h/k"),
+        ("ROLE", "edge"),
+        ("EIO3", "true"),
+        ("AUTH_EXPIRE", "true"),
+        ("DEFAULT_DIALECT", "persona"),
+    ] {
+        let lines = problems(&[(name, value)]);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with(&format!("{name}: ")), "{lines:?}");
+        assert!(lines[0].contains("this version") && !lines[0].contains("hush"), "{lines:?}");
+        assert_eq!(problems(&[(name, "")]), Vec::<String>::new(), "empty is unset");
+    }
+    let harmless =
+        [("ROLE", "all"), ("EIO3", "false"), ("AUTH_EXPIRE", "0"), ("DEFAULT_DIALECT", "session")];
+    assert_eq!(problems(&harmless), Vec::<String>::new());
+}
+
+#[test]
+fn what_has_no_effect_yet_is_warned_about_unless_it_is_the_default() {
+    let quiet = [("JWT_SECRET", KEY), ("MODERATION", "mask"), ("RECOVERY_WINDOW", "120s")];
+    assert_eq!(config(&quiet).warnings, Vec::<String>::new());
+    for (name, value) in [
+        ("RATE_LIMITS", "message:send=30/60s"),
+        ("MODERATION", "reject"),
+        ("MAX_CONNECTIONS_PER_USER", "5"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://h:4317"),
+        ("WS_THROTTLE_LIMIT", "11"),
+        ("ALLOW_CHAT_AUTH", "true"),
+    ] {
+        let warnings = config(&[("JWT_SECRET", KEY), (name, value)]).warnings;
+        assert_eq!(warnings, [format!("{name}: has no effect in this version")]);
+    }
+}
+
+#[test]
+fn what_nodes_would_not_share_is_warned_about() {
+    let warnings = config(&[("REDIS_URL", "redis://h")]).warnings.join("\n");
+    assert!(warnings.contains("JWT_SECRET: ") && warnings.contains("DATABASE_URL: "), "{warnings}");
+    let shared =
+        [("REDIS_URL", "redis://h"), ("JWT_SECRET", KEY), ("DATABASE_URL", "postgres://h/d")];
+    assert_eq!(config(&shared).warnings, Vec::<String>::new());
+}
+
+#[test]
+fn values_must_fit_each_other() {
+    for (name, environment) in [
+        ("METRICS_PORT", [("PORT", "9100"), ("METRICS_PORT", "9100")]),
+        ("STREAM_DELAY_MAX", [("STREAM_DELAY", "1s"), ("STREAM_DELAY_MAX", "999")]),
+        ("STREAM_MAX_DURATION", [("STREAM_TIMEOUT", "2m"), ("STREAM_MAX_DURATION", "1m")]),
+        ("LOG_TTL", [("LOG_TTL", "1m"), ("RECOVERY_WINDOW", "2m")]),
+    ] {
+        let lines = problems(&environment);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with(&format!("{name}: ")), "{lines:?}");
+    }
+    assert_eq!(problems(&[("PORT", "0"), ("METRICS_PORT", "0")]), Vec::<String>::new());
+}
+
+#[test]
+fn a_migration_needs_no_keys_but_a_database() {
+    let read = |environment: &[(&str, &str)]| {
+        Config::read_for_migration(&Source::from_environment(environment.iter().copied()))
+    };
+    assert!(read(&[("HOST", "0.0.0.0"), ("PORT", "x")]).is_ok());
+    assert!(read(&[("DATABASE_URL", "mysql://h/d")]).is_err());
+}
+
+#[test]
+fn without_a_file_the_provider_whose_key_is_set_answers() {
+    let agent = |environment: &[(&str, &str)]| config(environment).agents.agents[0].clone();
+    let own = agent(&[("OPENAI_API_KEY", "k")]);
+    assert_eq!((own.provider, own.model.as_str()), (ProviderKind::OpenAi, "gpt-4.1"));
+    assert_eq!(own.base_url.as_deref(), Some("https://api.openai.com/v1"));
+    let local = agent(&[("OPENAI_BASE_URL", "http://ollama:11434/v1/"), ("OPENAI_MODEL", "llama")]);
+    assert_eq!((local.provider, local.model.as_str()), (ProviderKind::OpenAi, "llama"));
+    assert_eq!(local.base_url.as_deref(), Some("http://ollama:11434/v1"));
+    let lines = problems(&[("OPENAI_BASE_URL", "http://ollama:11434/v1")]);
+    assert!(lines.len() == 1 && lines[0].starts_with("OPENAI_MODEL: "), "{lines:?}");
+    let model_only = agent(&[("OPENAI_MODEL", "llama")]);
+    assert_eq!(model_only.provider, ProviderKind::Scripted);
+}
+
+#[test]
+fn the_agents_file_is_read() {
+    let toml = r#"
+        default = "b"
+        [[agent]]
+        id = "a"
+        provider = "scripted"
+        tokens_per_second = 0
+        tokens = 7
+        [[agent]]
+        id = "b"
+        name = "Bee"
+        provider = "openai"
+        model = "m"
+        base_url = "http://h/v1/"
+        system = "You are B"
+        temperature = 1
+        max_tokens = 9
+        on_takeover = "restart"
+        timeout = "5s"
+    "#;
+    let agents = agents(toml, &[]).unwrap().agents;
+    assert_eq!(agents.default.as_str(), "b");
+    let [a, b] = &agents.agents[..] else { panic!("{agents:?}") };
+    assert_eq!((a.name.as_str(), a.model.as_str(), a.tokens), ("a", "scripted", 7));
+    assert_eq!((a.tokens_per_second, a.timeout), (0.0, Duration::from_secs(30)));
+    assert_eq!((b.name.as_str(), b.base_url.as_deref()), ("Bee", Some("http://h/v1")));
+    assert_eq!((b.temperature, b.max_tokens), (Some(1.0), Some(9)));
+    assert_eq!((b.on_takeover, b.timeout), (OnTakeover::Restart, Duration::from_secs(5)));
+    assert_eq!(agents.get(&b.id), Some(b));
+}
+
+#[test]
+fn what_is_wrong_in_the_agents_file_is_named() {
+    let scripted = "[[agent]]\nid = \"a\"\nprovider = \"scripted\"\n";
+    for (toml, expected) in [
+        (String::new(), "agent: there is none"),
+        ("[[agent]\nid = 1".to_owned(), "line 1"),
+        (format!("{scripted}colour = \"red\""), "agent a: unknown field `colour`"),
+        (format!("models = 1\n{scripted}"), "models: unknown key"),
+        (format!("default = \"x\"\n{scripted}"), "default: there is no agent \"x\""),
+        (format!("{scripted}{scripted}"), "agent a: there are two"),
+        ("[[agent]]\nprovider = \"scripted\"".to_owned(), "agent #1: missing field `id`"),
+        ("[[agent]]\nid = \"a b\"\nprovider = \"scripted\"".to_owned(), "agent a b: id must be"),
+        ("[[agent]]\nid = \"a\"\nprovider = \"cohere\"".to_owned(), "\"cohere\" is unknown"),
+        (
+            "[[agent]]\nid = \"a\"\nprovider = \"anthropic\"".to_owned(),
+            "agent a: provider: anthropic does not exist in this version",
+        ),
+        (
+            "[[agent]]\nid = \"a\"\nprovider = \"openai-responses\"".to_owned(),
+            "openai-responses does not exist in this version",
+        ),
+        ("[[agent]]\nid = \"a\"\nprovider = \"openai\"".to_owned(), "OPENAI_API_KEY is not set"),
+        (
+            "[[agent]]\nid = \"a\"\nprovider = \"openai\"\nbase_url = \"http://h\"".to_owned(),
+            "agent a: no model",
+        ),
+        (format!("{scripted}fallback = \"b\""), "fallback: fallbacks do not exist in this version"),
+        (
+            format!("{scripted}[[pipeline]]\nid = \"p\""),
+            "pipeline: pipelines do not exist in this version",
+        ),
+        (format!("{scripted}temperature = 3.0"), "agent a: temperature: expected 0 to 2"),
+        (format!("{scripted}temperature = nan"), "agent a: temperature: expected 0 to 2"),
+        (format!("{scripted}tokens_per_second = -1"), "tokens_per_second: expected"),
+        (format!("{scripted}max_tokens = 0"), "max_tokens: expected"),
+        (format!("{scripted}max_tokens = \"many\""), "agent a: "),
+        (format!("{scripted}timeout = \"soon\""), "timeout: expected"),
+        (format!("{scripted}on_takeover = \"panic\""), "on_takeover: expected"),
+    ] {
+        let Err(Problems(problems)) = agents(&toml, &[]) else { panic!("accepted: {toml}") };
+        let line = problems[0].to_string();
+        assert!(line.starts_with("AGENTS_FILE: ") && line.contains(expected), "{line}\nof\n{toml}");
+        assert!(!line.contains('\n'), "{line}");
+    }
+    let two = format!("{scripted}colour = 1\n[[agent]]\nid = \"b\"\nprovider = \"cohere\"");
+    assert_eq!(agents(&two, &[]).unwrap_err().0.len(), 2, "all at once");
+}
+
+#[test]
+fn a_missing_agents_file_is_one_problem() {
+    let lines = problems(&[("AGENTS_FILE", "/none"), ("OPENAI_BASE_URL", "http://h/v1")]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].starts_with("AGENTS_FILE: \"/none\" cannot be read"), "{lines:?}");
+}
