@@ -705,7 +705,9 @@ export async function rawWebSocket(url, { headers = {}, query = 'EIO=4&transport
         start = 10;
       }
       if (buffer.length < start + length) return;
-      received.push({ opcode: buffer[0] & 15, text: buffer.subarray(start, start + length).toString() });
+      const opcode = buffer[0] & 15;
+      received.push({ opcode, text: buffer.subarray(start, start + length).toString() });
+      if (opcode === 8) tcp.end(Buffer.from([0x88, 0x80, 0, 0, 0, 0])); // the closing handshake's other half
       buffer = buffer.subarray(start + length);
     }
   });
