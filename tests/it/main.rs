@@ -1,5 +1,6 @@
-//! The one integration binary: the program from outside.
+//! The one integration binary: contract suites, the layers, and the program from outside.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by it")]
 
 mod cli;
+mod layers;

@@ -1,0 +1,40 @@
+# What a developer types. `make test` and `make cluster` install from Debian what is missing.
+
+.PHONY: help build test rust e2e check fmt cluster install
+
+help:
+	@echo 'make test      everything: cargo test and the end-to-end suites'
+	@echo 'make rust      cargo test only             (TESTS=name filters)'
+	@echo 'make e2e       the end-to-end suites only  (SUITE=stream runs one)'
+	@echo 'make check     format, lints, documentation'
+	@echo 'make cluster   three nodes behind nginx on this machine (CLUSTER_PORT=8080)'
+	@echo 'make build     the program, optimised'
+	@echo 'make install   what the tests need, from Debian'
+
+build:
+	cargo build --release --locked
+
+install:
+	@dev/install.sh
+
+test: install
+	@dev/services.sh dev/test.sh rust e2e
+
+rust:
+	@dev/install.sh minimal
+	@dev/services.sh dev/test.sh rust
+
+e2e: install
+	cargo test --locked --no-run
+	@dev/services.sh dev/test.sh e2e
+
+check:
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
+
+fmt:
+	cargo fmt --all
+
+cluster:
+	@dev/cluster.sh

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# dev/install.sh [minimal|tests|browser]…: installs from Debian what is missing, and nothing when
+# nothing is (then it needs no root).
+#
+#   minimal   what `make cluster` needs: Redis, PostgreSQL, nginx, a C compiler
+#   tests     minimal, Node.js with npm, and tests/e2e's packages
+#   browser   Chromium
+#
+# The default is all of them. Installed servers are not started: every script here runs its own.
+set -euo pipefail
+# shellcheck source=dev/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+missing=()
+# need PACKAGE… -- COMMAND: notes the packages where the command is not there.
+need() {
+  local packages=()
+  while [[ $1 != -- ]]; do packages+=("$1"); shift; done
+  command -v "$2" >/dev/null || missing+=("${packages[@]}")
+}
+
+need_minimal() {
+  need redis-server -- redis-server
+  need nginx-light -- nginx
+  need gcc libc6-dev -- cc
+  need make -- make
+  need curl -- curl
+  if ! command -v initdb >/dev/null && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then
+    missing+=(postgresql)
+  fi
+}
+
+# Installs MISSING without letting Debian start what it installs.
+install_missing() {
+  local policy=/usr/sbin/policy-rc.d as=()
+  say "installing: ${missing[*]}"
+  command -v apt-get >/dev/null || die 'these are missing, and only Debian'"'"'s apt-get is known here'
+  if [[ $(id -u) != 0 ]]; then
+    command -v sudo >/dev/null || die 'these are missing: run dev/install.sh as root once'
+    as=(sudo)
+  fi
+  if [[ ! -e $policy ]]; then
+    printf '#!/bin/sh\nexit 101\n' | "${as[@]}" tee "$policy" >/dev/null
+    "${as[@]}" chmod 755 "$policy"
+    # shellcheck disable=SC2064 # expanded now on purpose
+    trap "${as[*]} rm -f '$policy'" EXIT
+  fi
+  "${as[@]}" apt-get update -qq
+  "${as[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null >&2
+}
+
+# The end-to-end tests' packages, again only when their lock file changed.
+install_packages() {
+  local lock=$ROOT/tests/e2e/package-lock.json stamp=$ROOT/tests/e2e/node_modules/.installed
+  if [[ -e $stamp ]] && cmp -s "$lock" "$stamp"; then return; fi
+  (cd "$ROOT/tests/e2e" && npm ci --no-audit --no-fund --loglevel=error </dev/null >&2)
+  cp "$lock" "$stamp"
+}
+
+[[ $# -gt 0 ]] || set -- tests browser
+with_packages=no
+for part; do
+  case $part in
+    minimal) need_minimal ;;
+    tests)
+      need_minimal
+      need nodejs -- node
+      need npm -- npm
+      with_packages=yes
+      ;;
+    browser) [[ -n ${CHROMIUM:-} ]] || need chromium -- chromium ;;
+    *) die "unknown part: $part" ;;
+  esac
+done
+command -v cargo >/dev/null || die 'cargo is missing: install Rust 1.94 or newer from https://rustup.rs'
+if ((${#missing[@]})); then install_missing; fi
+if [[ $with_packages == yes ]]; then install_packages; fi

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# dev/test.sh [rust] [e2e]: the tests, and their counts at the end. Needs the services of
+# dev/services.sh. SUITE=stream runs tests/e2e/stream.test.mjs only; TESTS=… filters cargo's.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+[[ -n ${TEST_REDIS_URL:-} && -n ${TEST_DATABASE_URL:-} ]] ||
+  { echo 'dev/test.sh: run it through dev/services.sh' >&2; exit 2; }
+[[ $# -gt 0 ]] || set -- rust e2e
+
+logs=$(mktemp -d "${TMPDIR:-/tmp}/tokencast-test.XXXXXX")
+trap 'rm -rf "$logs"' EXIT
+status=0 summary=()
+
+rust() {
+  local filter=()
+  [[ -z ${TESTS:-} ]] || filter=("$TESTS")
+  # Builds target/debug/tokencast as well: integration tests need the program. A `cargo build`
+  # before it would compile the dependencies twice, since the tests add features to some.
+  # One binary's failure does not hide the others'.
+  cargo test --locked --no-fail-fast "${filter[@]}" 2>&1 | tee "$logs/rust" || status=1
+  summary+=("$(awk '/^test result:/ { p += $4; f += $6; i += $8 }
+    END { printf "Rust:        %d passed, %d failed, %d ignored", p, f, i }' "$logs/rust")")
+}
+
+e2e() {
+  local bin=${TOKENCAST_BIN:-${CARGO_TARGET_DIR:-target}/debug/tokencast} files=(tests/e2e/*.test.mjs)
+  [[ -x $bin ]] || { echo "dev/test.sh: no program at $bin: cargo test --no-run builds it" >&2; exit 2; }
+  [[ -z ${SUITE:-} ]] || files=("tests/e2e/$SUITE.test.mjs")
+  TOKENCAST_BIN=$(readlink -f "$bin") node --test --test-concurrency=1 \
+    --test-reporter=spec --test-reporter-destination=stdout \
+    --test-reporter=tap --test-reporter-destination="$logs/e2e" "${files[@]}" || status=1
+  summary+=("$(awk '/^# pass / { p = $3 } /^# fail / { f = $3 } /^# cancelled / { c = $3 } /^# skipped / { s = $3 }
+    END { printf "End to end:  %d passed, %d failed, %d skipped", p, f + c, s }' "$logs/e2e")")
+}
+
+for part; do
+  case $part in
+    rust | e2e) "$part" ;;
+    *) echo "dev/test.sh: unknown part: $part" >&2; exit 2 ;;
+  esac
+done
+
+printf '\n%s\n' '──────── tests'
+printf '%s\n' "${summary[@]}"
+if ((status)); then echo 'FAILED'; else echo 'passed'; fi
+exit "$status"

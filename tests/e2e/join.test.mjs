@@ -1,0 +1,120 @@
+// A thousand answers, and readers that come at random moments on random nodes: whoever comes
+// whenever ends with the very text that is stored. SEED=… repeats a run's choices; ANSWERS=… makes
+// it shorter or longer.
+
+import assert from 'node:assert/strict';
+import { close, each, follow, lasting, ok, open, random, sessionId, suite, token } from './harness.mjs';
+
+const ANSWERS = Number(process.env.ANSWERS ?? 1_000);
+const AT_ONCE = 32;
+const READERS = 3; // that come later than the one who asks
+const SOCKETS_PER_NODE = 8;
+
+const AGENTS = {
+  steady: { tokensPerSecond: 100, tokens: 40 },
+  quick: { tokensPerSecond: 250, tokens: 60 },
+  rush: { tokensPerSecond: 1_000, tokens: 50 },
+  instant: { tokensPerSecond: 0, tokens: 30 },
+};
+/** About how long an answer takes, in ms. */
+const LENGTH = Object.fromEntries(
+  Object.entries(AGENTS).map(([id, { tokensPerSecond, tokens }]) => [id, tokensPerSecond ? (1_000 * tokens) / tokensPerSecond : 10]),
+);
+
+suite('join', { nodes: 3, agents: AGENTS }, (e2e) => {
+  e2e(`${ANSWERS} answers, joined at random moments`, { timeout: 180_000 }, async (cluster) => {
+    const choice = random();
+    // Sockets that stay, and join and leave one session after the other.
+    const pool = [];
+    for (const node of cluster.nodes) {
+      for (let n = 0; n < SOCKETS_PER_NODE; n += 1) pool.push(await open(node.url, { token: token() }));
+    }
+    // All choices are made beforehand, so that they do not depend on what overtakes what.
+    const plans = Array.from({ length: ANSWERS }, () => {
+      const agentId = choice.pick(Object.keys(AGENTS));
+      const members = new Set();
+      while (members.size < READERS + 1) members.add(choice.pick(pool));
+      const [asker, ...readers] = members;
+      return {
+        agentId,
+        asker,
+        readers: readers.map((reader) => ({
+          reader,
+          after: choice.next() * LENGTH[agentId] * 1.3,
+          // Some come by a connection of their own.
+          fresh: choice.next() < 0.1 ? choice.pick(cluster.nodes) : undefined,
+        })),
+      };
+    });
+
+    const count = { streamed: 0, stored: 0, midway: 0 };
+    const started = performance.now();
+    await each(plans, AT_ONCE, async ({ agentId, asker, readers }, index) => {
+      const id = sessionId(`join-${index}`);
+      const { streamId, messageId, promptMessageId } = await ok(asker.socket, 'stream:request', {
+        sessionId: id, prompt: `Question ${index}`, agentId,
+      });
+
+      const later = readers.map(async ({ reader, after, fresh }) => {
+        await lasting(after); // the random moment
+        const { socket, heard } = fresh ? await open(fresh.url, { token: token() }) : reader;
+        const reply = await ok(socket, 'session:join', { sessionId: id, lastMessageId: promptMessageId });
+        const missed = await heard.next('messages:missed', (page) => page.sessionId === id);
+        const stored = missed.messages.filter((message) => message.id === messageId);
+        let text;
+        if (stored.length > 0) {
+          // It was over before the join: the store has it, and nothing of it is streamed too.
+          assert.equal(stored.length, 1);
+          assert.deepEqual(reply.activeStreams, [], 'a stored answer is not active');
+          text = stored[0].content;
+          count.stored += 1;
+        } else {
+          const end = await heard.finished(streamId);
+          assert.equal(end.name, 'stream:complete');
+          text = end.payload.message.content;
+          count.streamed += 1;
+          const first = heard.events.find(({ name, payload }) => name === 'stream:chunk' && payload.streamId === streamId);
+          if (first.payload.delta.length < text.length && reply.activeStreams[0]?.offset > 0) count.midway += 1;
+        }
+        return { socket, heard, text, stored: stored.length > 0, fresh };
+      });
+
+      const end = await asker.heard.finished(streamId);
+      assert.equal(end.name, 'stream:complete');
+      const content = end.payload.message.content;
+      assert.ok(content.length > 0);
+      assert.equal(follow(asker.heard.events, streamId).text, content);
+      await ok(asker.socket, 'session:leave', { sessionId: id });
+
+      for (const { socket, heard, text, stored, fresh } of await Promise.all(later)) {
+        assert.equal(text, content, `the text that a reader ends with, answer ${index}`);
+        // Leaving is answered after all that came before it: what is doubled would be here by now.
+        await ok(socket, 'session:leave', { sessionId: id });
+        const seen = follow(heard.events, streamId);
+        if (stored) assert.deepEqual([seen.chunks, seen.starts], [0, 0], 'stored and streamed: told twice');
+        else assert.equal(seen.text, content);
+        assert.ok(!heard.of('message:new').some((message) => message.id === messageId), 'the answer as message:new too');
+        forget(heard, id);
+        if (fresh) close(socket);
+      }
+      forget(asker.heard, id);
+    });
+
+    const seconds = ((performance.now() - started) / 1_000).toFixed(1);
+    console.log(`${ANSWERS} answers in ${seconds} s; readers: ${count.streamed} by the stream (${count.midway} midway), ${count.stored} by the store`);
+    assert.equal(count.streamed + count.stored, ANSWERS * READERS);
+    // The test is of the seam: if hardly anybody came midway, it tested nothing.
+    assert.ok(count.midway > (ANSWERS * READERS) / 10, `${count.midway} readers came midway`);
+
+    const answers = await cluster.database.query(
+      `SELECT count(*), count(DISTINCT session_id) FROM message WHERE role = 'assistant'`,
+    );
+    assert.equal(answers, `${ANSWERS}|${ANSWERS}`, 'one stored answer each');
+  });
+});
+
+/** Keeps the pool's recordings short: `follow` reads all of one. */
+function forget(heard, id) {
+  const kept = heard.events.filter(({ payload }) => payload?.sessionId !== id);
+  heard.events.splice(0, heard.events.length, ...kept);
+}
