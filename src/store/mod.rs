@@ -4,6 +4,17 @@
 //! One trait, two databases (PostgreSQL in a cluster, SQLite embedded), one contract suite run on
 //! both (`tests/it/store_contract.rs`). It must not know who asks or who listens: authorisation is
 //! `chat`'s, delivery the adapter's.
+//!
+//! The statements stand once, in `sql/`, and are compiled for each database by `postgres` and
+//! `sqlite`, which hold what differs. A generation costs a bounded number of them: `accept` at
+//! most 6 (4 without a limit and a client's id), `begin` 1, `finish` 4, and one
+//! `delete_outgoing` after each append.
+
+mod connect;
+mod postgres;
+mod sqlite;
+
+pub use connect::{StoreOptions, connect, migrate};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,140 @@
+//! What the statements in `sql/` need of PostgreSQL: types, the clock, locks, connections and
+//! the meaning of its errors. Transactions are READ COMMITTED and lock the rows they change.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::error::DatabaseError;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection as _, PgConnection};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::StoreError;
+use super::connect::{StoreOptions, bounded, classify};
+use crate::domain::{Timestamp, UserId};
+
+/// The database's clock, in the milliseconds that [`Timestamp`] has. Not the transaction's
+/// begin, which lies before a wait for the session's lock: times follow the ordinals.
+macro_rules! now {
+    () => {
+        "date_trunc('milliseconds', clock_timestamp())"
+    };
+}
+
+/// The database's clock, less a number of milliseconds.
+macro_rules! now_less {
+    ($millis:literal) => {
+        concat!("clock_timestamp() - ", $millis, " * interval '1 millisecond'")
+    };
+}
+
+/// The ids bound as [`Ids`].
+macro_rules! ids {
+    ($bound:literal) => {
+        concat!("SELECT unnest(", $bound, ")")
+    };
+}
+
+#[path = "sql/mod.rs"]
+mod sql;
+
+type Db = sqlx::Postgres;
+type Pool = sqlx::PgPool;
+type Connection = PgConnection;
+type Transaction = sqlx::PgTransaction<'static>;
+
+/// A list of ids, bound as one value.
+type Ids = Vec<Uuid>;
+
+/// A moment as a column holds it.
+#[derive(Debug, Clone, Copy, sqlx::Type)]
+#[sqlx(transparent)]
+struct Time(OffsetDateTime);
+
+impl From<Timestamp> for Time {
+    fn from(at: Timestamp) -> Self {
+        let nanos = i128::from(at.as_millis()) * 1_000_000;
+        Self(OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH))
+    }
+}
+
+impl From<Time> for Timestamp {
+    fn from(at: Time) -> Self {
+        let millis = at.0.unix_timestamp_nanos().div_euclid(1_000_000);
+        Self::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
+    }
+}
+
+fn ids(ids: impl Iterator<Item = Uuid>) -> Ids {
+    ids.collect()
+}
+
+/// A transaction that writes.
+async fn begin(pool: &Pool) -> sqlx::Result<Transaction> {
+    pool.begin().await
+}
+
+/// Until the transaction ends, nobody else may hold the same user's lock. Taken before a
+/// session's row, never after. The first number sets these locks apart from any others.
+async fn lock_user(transaction: &mut Transaction, user: &UserId) -> sqlx::Result<()> {
+    sqlx::query("SELECT pg_advisory_xact_lock(7623, hashtext($1))")
+        .bind(user.as_str())
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
+/// Whether a complaint of the database may pass by itself.
+fn passes(complaint: &dyn DatabaseError) -> bool {
+    let code = complaint.code().unwrap_or_default();
+    // Connection, rollback (deadlock), resources, operator (a timeout, a shutdown, starting up),
+    // system. By code: a row lock that was not to be had, and a standby that a failover left us.
+    // https://www.postgresql.org/docs/current/errcodes-appendix.html
+    let classes = ["08", "40", "53", "57", "58"];
+    classes.iter().any(|class| code.starts_with(class)) || matches!(&*code, "55P03" | "25006")
+}
+
+/// Opens the database and brings its tables up to date.
+pub(super) async fn connect(url: &str, options: &StoreOptions) -> Result<sql::Sql, StoreError> {
+    let limit = options.operation_timeout();
+    let database = PgConnectOptions::from_str(url)
+        .map_err(|error| classify("read database URL", passes, error))?
+        .application_name("tokencast");
+    migrate(&database, options).await?;
+    let statement_ms = options.statement_timeout.as_millis();
+    let pool = PgPoolOptions::new()
+        .max_connections(options.connections_max.max(1))
+        .acquire_timeout(options.acquire_timeout)
+        // A ping before each use would double the round trips: only what has lain idle is asked.
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for > Duration::from_secs(1) {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+        .connect_lazy_with(database.options([
+            ("statement_timeout", statement_ms.to_string()),
+            ("idle_in_transaction_session_timeout", limit.as_millis().to_string()),
+        ]));
+    Ok(sql::Sql::new(pool.clone(), pool, limit))
+}
+
+/// On a connection of its own, since neither waiting for another node's migration nor a long
+/// migration is a statement to be cut off.
+async fn migrate(database: &PgConnectOptions, options: &StoreOptions) -> Result<(), StoreError> {
+    let limit = options.acquire_timeout;
+    let opening = PgConnection::connect_with(database);
+    let mut connection = bounded("connect to database", limit, passes, opening).await?;
+    let mut migrator = sqlx::migrate!("migrations/postgres");
+    // While a cluster is brought to a new version, nodes of the old one still start.
+    migrator.set_ignore_missing(true);
+    bounded("migrate database", Duration::MAX, passes, async {
+        migrator.run(&mut connection).await?;
+        connection.close().await
+    })
+    .await
+}

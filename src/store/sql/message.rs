@@ -1,0 +1,261 @@
+//! Messages, with their reactions and attachments.
+
+use std::collections::HashMap;
+
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::{Connection, Db, Ids, Pool, Time, ids, row};
+use crate::domain::{Attachment, Message, MessageId, Reaction, SessionId, Timestamp, Usage};
+use crate::store::Missed;
+
+/// The columns of a [`MessageRow`].
+macro_rules! message_columns {
+    () => {
+        "id, session_id, ordinal, user_id, agent_id, role, content, metadata, tokens, \
+         input_tokens, output_tokens, parent_message_id, client_message_id, edited_at, \
+         deleted_at, created_at, updated_at"
+    };
+}
+
+#[derive(sqlx::FromRow)]
+struct MessageRow {
+    id: Uuid,
+    session_id: String,
+    ordinal: i64,
+    user_id: Option<String>,
+    agent_id: Option<String>,
+    role: String,
+    content: String,
+    metadata: Json<row::Object>,
+    tokens: Option<i64>,
+    input_tokens: Option<i64>,
+    output_tokens: Option<i64>,
+    parent_message_id: Option<Uuid>,
+    client_message_id: Option<String>,
+    edited_at: Option<Time>,
+    deleted_at: Option<Time>,
+    created_at: Time,
+    updated_at: Time,
+}
+
+impl MessageRow {
+    /// Without its reactions and attachments.
+    fn read(self) -> sqlx::Result<Message> {
+        let usage = match (self.input_tokens, self.output_tokens) {
+            (Some(input), Some(output)) => Some(Usage {
+                input_tokens: row::unsigned(input)?,
+                output_tokens: row::unsigned(output)?,
+            }),
+            _ => None,
+        };
+        let content = if self.deleted_at.is_some() { String::new() } else { self.content };
+        Ok(Message {
+            id: MessageId(self.id),
+            session: row::id(&self.session_id)?,
+            ordinal: row::unsigned(self.ordinal)?,
+            user: row::id_if_any(self.user_id)?,
+            agent: row::id_if_any(self.agent_id)?,
+            author: row::author(&self.role)?,
+            content,
+            metadata: self.metadata.0,
+            tokens: self.tokens.map(row::unsigned).transpose()?,
+            usage,
+            parent: self.parent_message_id.map(MessageId),
+            client_message_id: self.client_message_id,
+            edited_at: self.edited_at.map(Timestamp::from),
+            deleted_at: self.deleted_at.map(Timestamp::from),
+            created_at: self.created_at.into(),
+            updated_at: self.updated_at.into(),
+            reactions: Vec::new(),
+            attachments: Vec::new(),
+        })
+    }
+}
+
+/// Stores a new message, which has no reactions or attachments yet.
+pub(super) async fn insert(connection: &mut Connection, message: &Message) -> sqlx::Result<()> {
+    sqlx::query(
+        "INSERT INTO message (id, session_id, ordinal, user_id, agent_id, role, content, \
+         metadata, tokens, input_tokens, output_tokens, parent_message_id, client_message_id, \
+         created_at, updated_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+    )
+    .bind(message.id.0)
+    .bind(message.session.as_str())
+    .bind(row::signed(message.ordinal))
+    .bind(message.user.as_ref().map(|user| user.as_str()))
+    .bind(message.agent.as_ref().map(|agent| agent.as_str()))
+    .bind(row::author_word(message.author))
+    .bind(message.content.as_str())
+    .bind(Json(&message.metadata))
+    .bind(message.tokens.map(row::signed))
+    .bind(message.usage.map(|usage| row::signed(usage.input_tokens)))
+    .bind(message.usage.map(|usage| row::signed(usage.output_tokens)))
+    .bind(message.parent.map(|parent| parent.0))
+    .bind(message.client_message_id.as_deref())
+    .bind(Time::from(message.created_at))
+    .bind(Time::from(message.updated_at))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The message as it is stored; an error where there is none.
+pub(super) async fn find(connection: &mut Connection, id: MessageId) -> sqlx::Result<Message> {
+    let found = sqlx::query_as::<Db, MessageRow>(concat!(
+        "SELECT ",
+        message_columns!(),
+        " FROM message WHERE id = $1"
+    ))
+    .bind(id.0)
+    .fetch_one(&mut *connection)
+    .await?;
+    complete(connection, vec![found]).await?.pop().ok_or(sqlx::Error::RowNotFound)
+}
+
+/// The newest `limit` messages up to `last`, deleted ones left out.
+pub(super) async fn context(
+    pool: &Pool,
+    session: &SessionId,
+    last: MessageId,
+    limit: u32,
+) -> sqlx::Result<Vec<Message>> {
+    let mut connection = pool.acquire().await?;
+    let mut rows: Vec<MessageRow> = sqlx::query_as(concat!(
+        "SELECT ",
+        message_columns!(),
+        " FROM message WHERE session_id = $1 AND deleted_at IS NULL AND ordinal <= \
+         (SELECT ordinal FROM message WHERE id = $2 AND session_id = $1) \
+         ORDER BY ordinal DESC LIMIT $3",
+    ))
+    .bind(session.as_str())
+    .bind(last.0)
+    .bind(i64::from(limit))
+    .fetch_all(&mut *connection)
+    .await?;
+    rows.reverse();
+    complete(&mut connection, rows).await
+}
+
+/// At most `limit` messages after `last`, or the newest.
+pub(super) async fn missed(
+    pool: &Pool,
+    session: &SessionId,
+    last: MessageId,
+    limit: u32,
+) -> sqlx::Result<Missed> {
+    let mut connection = pool.acquire().await?;
+    let after: Option<(i64,)> =
+        sqlx::query_as("SELECT ordinal FROM message WHERE id = $1 AND session_id = $2")
+            .bind(last.0)
+            .bind(session.as_str())
+            .fetch_optional(&mut *connection)
+            .await?;
+    let page = match after {
+        Some(_) => concat!(
+            "SELECT ",
+            message_columns!(),
+            " FROM message WHERE session_id = $1 AND ordinal > $2 ORDER BY ordinal LIMIT $3",
+        ),
+        None => concat!(
+            "SELECT ",
+            message_columns!(),
+            " FROM message WHERE session_id = $1 AND ordinal > $2 ORDER BY ordinal DESC LIMIT $3",
+        ),
+    };
+    // One more than asked for tells whether there are more.
+    let mut rows: Vec<MessageRow> = sqlx::query_as(page)
+        .bind(session.as_str())
+        .bind(after.map_or(0, |(ordinal,)| ordinal))
+        .bind(i64::from(limit) + 1)
+        .fetch_all(&mut *connection)
+        .await?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = rows.len() > limit;
+    rows.truncate(limit);
+    if after.is_none() {
+        rows.reverse();
+    }
+    Ok(Missed { messages: complete(&mut connection, rows).await?, has_more })
+}
+
+/// Reads messages with their reactions and attachments, in two statements for all.
+async fn complete(
+    connection: &mut Connection,
+    rows: Vec<MessageRow>,
+) -> sqlx::Result<Vec<Message>> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let whose = || ids(rows.iter().map(|row| row.id));
+    let mut reactions = reactions(connection, whose()).await?;
+    let mut attachments = attachments(connection, whose()).await?;
+    rows.into_iter()
+        .map(|row| {
+            let reactions = reactions.remove(&row.id).unwrap_or_default();
+            let attachments = attachments.remove(&row.id).unwrap_or_default();
+            Ok(Message { reactions, attachments, ..row.read()? })
+        })
+        .collect()
+}
+
+async fn reactions(
+    connection: &mut Connection,
+    whose: Ids,
+) -> sqlx::Result<HashMap<Uuid, Vec<Reaction>>> {
+    let rows: Vec<(Uuid, String, String)> = sqlx::query_as(concat!(
+        "SELECT message_id, emoji, user_id FROM message_reaction WHERE message_id IN (",
+        ids!("$1"),
+        ") ORDER BY created_at, id",
+    ))
+    .bind(whose)
+    .fetch_all(connection)
+    .await?;
+    let mut found: HashMap<Uuid, Vec<Reaction>> = HashMap::new();
+    for (message, emoji, user) in rows {
+        let user = row::id(&user)?;
+        let reactions = found.entry(message).or_default();
+        match reactions.iter_mut().find(|reaction| reaction.emoji == emoji) {
+            Some(reaction) => reaction.users.push(user),
+            None => reactions.push(Reaction { emoji, users: vec![user] }),
+        }
+    }
+    Ok(found)
+}
+
+#[derive(sqlx::FromRow)]
+struct AttachmentRow {
+    message_id: Uuid,
+    file_name: String,
+    file_url: String,
+    mime_type: String,
+    file_size: i64,
+    metadata: Json<row::Object>,
+}
+
+async fn attachments(
+    connection: &mut Connection,
+    whose: Ids,
+) -> sqlx::Result<HashMap<Uuid, Vec<Attachment>>> {
+    let rows: Vec<AttachmentRow> = sqlx::query_as(concat!(
+        "SELECT message_id, file_name, file_url, mime_type, file_size, metadata \
+         FROM message_attachment WHERE message_id IN (",
+        ids!("$1"),
+        ") ORDER BY created_at, id",
+    ))
+    .bind(whose)
+    .fetch_all(connection)
+    .await?;
+    let mut found: HashMap<Uuid, Vec<Attachment>> = HashMap::new();
+    for row in rows {
+        found.entry(row.message_id).or_default().push(Attachment {
+            file_name: row.file_name,
+            file_url: row.file_url,
+            mime_type: row.mime_type,
+            file_size: row::unsigned(row.file_size)?,
+            metadata: row.metadata.0,
+        });
+    }
+    Ok(found)
+}

@@ -1,0 +1,73 @@
+//! What every store promises, run on SQLite in a temporary file and on PostgreSQL in a schema of
+//! its own. `TEST_DATABASE_URL` names a PostgreSQL database in which schemas may be made.
+
+mod accept;
+mod database;
+mod end;
+mod life;
+mod read;
+
+use database::Database;
+
+/// Runs each contract on both databases.
+macro_rules! contracts {
+    ($($topic:ident: $($name:ident)+;)+) => {
+        mod sqlite {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    let database = super::Database::sqlite();
+                    super::$topic::$name(&database).await;
+                }
+            )+)+
+        }
+        mod postgres {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    let database = super::Database::postgres().await;
+                    super::$topic::$name(&database).await;
+                    database.discard().await;
+                }
+            )+)+
+        }
+    };
+}
+
+contracts! {
+    accept:
+        a_prompt_is_stored_with_its_generation_and_its_event
+        a_repeated_client_id_answers_with_what_it_started
+        a_client_id_belongs_to_its_session_and_user
+        a_client_id_of_a_message_without_generation_is_no_prompt
+        concurrent_duplicates_start_one_generation
+        ordinals_are_dense_and_in_time_under_concurrency
+        the_limit_of_generations_holds_across_sessions_and_nodes
+        a_session_that_is_missing_or_deleted_takes_nothing
+        long_and_odd_text_is_kept_as_it_is
+        text_with_nul_is_refused_and_stores_nothing;
+    end:
+        an_answer_is_stored_with_the_event_that_ends_it
+        each_outcome_has_its_status_and_event
+        racing_ends_store_one_answer
+        only_the_running_attempt_of_the_owner_ends_it
+        a_generation_begins_for_its_owner_unless_it_is_to_stop
+        a_stop_request_is_kept_until_the_end
+        a_stop_and_an_end_may_race;
+    read:
+        a_session_is_made_once_and_seen_with_ones_own_part_in_it
+        of_racing_makers_one_makes_the_session
+        a_deleted_session_is_absent_but_its_id_stays_taken
+        missed_messages_come_in_pages
+        missed_without_a_known_last_is_the_newest_page
+        a_deleted_message_keeps_its_place_without_its_text
+        context_is_what_was_said_up_to_a_message
+        reactions_and_attachments_come_with_their_message;
+    life:
+        the_outbox_is_read_by_age_and_in_order_and_emptied
+        an_event_of_another_version_is_left_in_the_outbox
+        what_was_acknowledged_outlives_a_restart
+        nodes_may_start_together
+        a_heartbeat_makes_and_renews_the_nodes_row
+        a_closed_store_is_unavailable;
+}

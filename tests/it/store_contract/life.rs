@@ -1,0 +1,139 @@
+//! The outbox, the nodes, and opening and closing a database.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokencast::domain::{EventId, NodeId};
+use tokencast::store::{NewGeneration, StoreError, StoreOptions, connect, migrate};
+
+use super::database::{
+    Database, accepted, completed, finished, messages, new_session, outbox, prompt, said, session,
+    user, with_sessions,
+};
+
+pub(super) async fn the_outbox_is_read_by_age_and_in_order_and_emptied(database: &Database) {
+    let store = with_sessions(database, &["s", "t"]).await;
+    let mut stored = Vec::new();
+    for id in ["s", "t", "s"] {
+        let (generation, _, outgoing) = accepted(&store, &prompt(id, "hello")).await;
+        stored.extend(outgoing);
+        stored.push(finished(&store, &completed(&generation)).await.1);
+    }
+    assert_eq!(outbox(&store).await, stored);
+    assert_eq!(store.outbox(Duration::ZERO, 4).await.unwrap(), stored[..4]);
+    assert_eq!(store.outbox(Duration::from_secs(60), 10).await.unwrap(), []);
+    assert_eq!(store.outbox(Duration::MAX, 10).await.unwrap(), []);
+    // A minute and more ago, by the database's clock.
+    let at = database.at(1_000_000_000);
+    let id = database.id(stored[2].event.id.0);
+    database.execute(&format!("UPDATE outbox SET created_at = {at} WHERE id = {id}")).await;
+    assert_eq!(store.outbox(Duration::from_secs(60), 10).await.unwrap(), stored[2..3]);
+
+    store.delete_outgoing(&[]).await.unwrap();
+    let gone = [stored[0].event.id, stored[3].event.id, EventId::new()];
+    store.delete_outgoing(&gone).await.unwrap();
+    store.delete_outgoing(&gone).await.unwrap();
+    let left = [1, 2, 4, 5].map(|at: usize| stored[at].clone());
+    assert_eq!(outbox(&store).await, left);
+    let many: Vec<EventId> = (0..40_000).map(|_| EventId::new()).collect();
+    store.delete_outgoing(&many).await.unwrap();
+    assert_eq!(outbox(&store).await, left);
+}
+
+pub(super) async fn an_event_of_another_version_is_left_in_the_outbox(database: &Database) {
+    let store = with_sessions(database, &["s"]).await;
+    said(&store, "s", "hello").await;
+    let (id, hex) = (database.id(uuid::Uuid::now_v7()), "7b2276223a327d"); // {"v":2}
+    let bytes = if database.url.starts_with("sqlite") { "x'" } else { "'\\x" };
+    let at = database.at(1);
+    let insert = format!(
+        "INSERT INTO outbox (id, session_id, event, created_at) VALUES ({id}, 's', {bytes}{hex}', {at})"
+    );
+    database.execute(&insert).await;
+    said(&store, "s", "after").await;
+    assert_eq!(outbox(&store).await.len(), 2);
+    assert_eq!(database.number("SELECT count(*) FROM outbox").await, 3);
+}
+
+pub(super) async fn what_was_acknowledged_outlives_a_restart(database: &Database) {
+    let store = with_sessions(database, &["s"]).await;
+    let new = NewGeneration { client_message_id: Some("c".to_owned()), ..prompt("s", "hello") };
+    let (generation, ..) = accepted(&store, &new).await;
+    finished(&store, &completed(&generation)).await;
+    let before = (messages(&store, "s").await, outbox(&store).await);
+    store.close().await;
+
+    let store = database.open().await;
+    assert_eq!((messages(&store, "s").await, outbox(&store).await), before);
+    let made = store.create_session(&new_session("s", "ada")).await.unwrap();
+    assert!(!made.created);
+    assert_eq!(said(&store, "s", "next").await.ordinal, 3);
+}
+
+pub(super) async fn nodes_may_start_together(database: &Database) {
+    let nodes = join_all((0..4).map(|_| database.open())).await;
+    join_all(nodes.iter().map(|node| async { node.ping().await.unwrap() })).await;
+    assert!(nodes[0].create_session(&new_session("s", "ada")).await.unwrap().created);
+    for node in &nodes {
+        assert!(node.access(&session("s"), &user("ada")).await.unwrap().is_some());
+    }
+    migrate(&database.url, &StoreOptions::default()).await.unwrap();
+    let applied = "SELECT count(*) FROM _sqlx_migrations WHERE success";
+    assert_eq!(database.number(applied).await, 1);
+}
+
+pub(super) async fn a_heartbeat_makes_and_renews_the_nodes_row(database: &Database) {
+    let store = database.open().await;
+    let (node, other) = (NodeId::new(), NodeId::new());
+    store.heartbeat(node, "10.0.0.1:3000", true).await.unwrap();
+    store.heartbeat(other, "10.0.0.2:3000", true).await.unwrap();
+    let long_ago = database.at(1);
+    database.execute(&format!("UPDATE node SET heartbeat_at = {long_ago}")).await;
+    store.heartbeat(node, "10.0.0.3:3000", false).await.unwrap();
+    let renewed = format!(
+        "SELECT count(*) FROM node WHERE id = {} AND address = '10.0.0.3:3000' \
+         AND NOT redis_up AND heartbeat_at >= started_at",
+        database.id(node.0)
+    );
+    assert_eq!(database.number(&renewed).await, 1);
+    let kept = format!("SELECT count(*) FROM node WHERE redis_up AND heartbeat_at = {long_ago}");
+    assert_eq!(database.number(&kept).await, 1);
+}
+
+pub(super) async fn a_closed_store_is_unavailable(database: &Database) {
+    let store = with_sessions(database, &["s"]).await;
+    store.close().await;
+    let refused =
+        [store.ping().await.unwrap_err(), store.accept(&prompt("s", "hello")).await.unwrap_err()];
+    for error in refused {
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_in_memory_works_and_is_each_ones_own() {
+    let options = StoreOptions::default();
+    let stores = [
+        connect("sqlite::memory:", &options).await.unwrap(),
+        connect("sqlite::memory:", &options).await.unwrap(),
+    ];
+    for store in &stores {
+        assert!(store.create_session(&new_session("s", "ada")).await.unwrap().created);
+        let prompts = (0..8).map(|_| said(store, "s", "hello"));
+        join_all(prompts).await;
+        assert_eq!(messages(store, "s").await.len(), 8);
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_unavailable_and_a_wrong_url_unexpected() {
+    let options =
+        StoreOptions { acquire_timeout: Duration::from_millis(500), ..StoreOptions::default() };
+    let away = connect("postgres://nobody:secret@127.0.0.1:1/none", &options).await.err().unwrap();
+    assert!(matches!(away, StoreError::Unavailable { .. }), "{away:?}");
+    for url in ["mysql://root:secret@h/d", "nonsense", "postgres://h:port/d", "sqlite:a?mode=x"] {
+        let refused = connect(url, &options).await.err().unwrap();
+        assert!(matches!(refused, StoreError::Unexpected { .. }), "{refused:?}");
+        assert!(!format!("{refused:?}").contains("secret"));
+    }
+}
