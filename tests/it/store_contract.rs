@@ -69,5 +69,7 @@ contracts! {
         what_was_acknowledged_outlives_a_restart
         nodes_may_start_together
         a_heartbeat_makes_and_renews_the_nodes_row
-        a_closed_store_is_unavailable;
+        a_closed_store_is_unavailable
+        a_lock_that_is_not_given_back_is_unavailable
+        a_call_that_is_dropped_leaves_nothing_half_done;
 }

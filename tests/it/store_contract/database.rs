@@ -25,6 +25,21 @@ enum Place {
     Schema { server: String, name: String },
 }
 
+/// A lock, until it is released.
+pub(super) enum Held {
+    Folder(sqlx::SqliteConnection),
+    Schema(sqlx::PgConnection),
+}
+
+impl Held {
+    pub(super) async fn release(self) {
+        match self {
+            Self::Folder(connection) => connection.close().await.unwrap(),
+            Self::Schema(connection) => connection.close().await.unwrap(),
+        }
+    }
+}
+
 impl Database {
     /// A file, in a folder that has yet to be made.
     pub(super) fn sqlite() -> Self {
@@ -79,6 +94,23 @@ impl Database {
                 let mut connection = sqlx::PgConnection::connect(&self.url).await.unwrap();
                 sqlx::raw_sql(statements).execute(&mut connection).await.unwrap();
                 connection.close().await.unwrap();
+            }
+        }
+    }
+
+    /// Takes a session's lock, as another node's transaction would.
+    pub(super) async fn lock_session(&self, id: &str) -> Held {
+        match self.place {
+            Place::Folder { .. } => {
+                let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
+                sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut connection).await.unwrap();
+                Held::Folder(connection)
+            }
+            Place::Schema { .. } => {
+                let mut connection = sqlx::PgConnection::connect(&self.url).await.unwrap();
+                let lock = format!("BEGIN; SELECT 1 FROM session WHERE id = '{id}' FOR UPDATE");
+                sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut connection).await.unwrap();
+                Held::Schema(connection)
             }
         }
     }

@@ -110,6 +110,37 @@ pub(super) async fn a_closed_store_is_unavailable(database: &Database) {
     }
 }
 
+/// A statement that another's lock holds up gives up by itself, and nothing of it stays.
+pub(super) async fn a_lock_that_is_not_given_back_is_unavailable(database: &Database) {
+    let store = with_sessions(database, &["s"]).await;
+    let options =
+        StoreOptions { statement_timeout: Duration::from_millis(100), ..StoreOptions::default() };
+    let hurried = connect(&database.url, &options).await.unwrap();
+    let held = database.lock_session("s").await;
+    let refused = hurried.accept(&prompt("s", "hello")).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Unavailable { .. }), "{refused:?}");
+    assert_eq!(messages(&hurried, "s").await, [], "who reads need not wait");
+    held.release().await;
+    assert_eq!(said(&hurried, "s", "hello").await.ordinal, 1);
+    assert_eq!(said(&store, "s", "hello").await.ordinal, 2);
+}
+
+/// A caller may stop waiting at any point: what it asked for has happened whole or not at all.
+pub(super) async fn a_call_that_is_dropped_leaves_nothing_half_done(database: &Database) {
+    let store = with_sessions(database, &["s"]).await;
+    for micros in (0..4_000).step_by(100) {
+        let new = prompt("s", "hello");
+        let patience = Duration::from_micros(micros);
+        drop(tokio::time::timeout(patience, store.accept(&new)).await);
+    }
+    said(&store, "s", "last").await;
+    let ordinals: Vec<u64> = messages(&store, "s").await.iter().map(|m| m.ordinal).collect();
+    assert!(ordinals.iter().copied().eq(1..=ordinals.len() as u64), "{ordinals:?}");
+    let generations = database.number("SELECT count(*) FROM stream").await;
+    assert_eq!(generations, i64::try_from(ordinals.len()).unwrap());
+    assert_eq!(outbox(&store).await.len(), ordinals.len());
+}
+
 #[tokio::test]
 async fn a_database_in_memory_works_and_is_each_ones_own() {
     let options = StoreOptions::default();
