@@ -14,7 +14,7 @@ use secrecy::ExposeSecret;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::adapter::{Adapter, Memory, Redis, RedisOptions, SharedAdapter, SharedMemory};
+use crate::adapter::{Memory, Redis, RedisOptions, SharedAdapter, SharedMemory};
 use crate::auth::Verifier;
 use crate::chat::{Chat, ChatOptions};
 use crate::config::{ChunkContent, Config, DatabaseKind, Server};
@@ -287,7 +287,7 @@ async fn bind(server: &Server, port: u16, config: &Config) -> anyhow::Result<Lis
 fn serve_on(listener: Listener, router: Router, servers: &Tasks) {
     let stop: CancellationToken = servers.stopping().clone();
     servers.spawn(async move {
-        let service = router.into_make_service_with_connect_info::<Arc<Connection>>();
+        let service = router.into_make_service_with_connect_info::<Connection>();
         let served = axum::serve(listener, service)
             .with_graceful_shutdown(async move { stop.cancelled().await })
             .await;

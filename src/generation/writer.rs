@@ -107,9 +107,9 @@ impl Writer {
         }
     }
 
-    /// New text from the provider.
+    /// New text from the provider. NUL is left out: PostgreSQL cannot store it in text.
     pub(super) fn push(&mut self, delta: &str) {
-        self.text.push_str(delta);
+        self.text.extend(delta.chars().filter(|c| *c != '\0'));
         self.tokens += 1;
         self.unsent_since.get_or_insert_with(Timestamp::now);
     }

@@ -70,7 +70,10 @@ pub(super) async fn token(
     })?;
     let new = NewToken {
         name: wanted.name.as_deref(),
-        ..NewToken::new(&user, TOKEN_TTL, TokenKind::Normal)
+        user: &user,
+        kind: TokenKind::Normal,
+        session: None,
+        ttl: TOKEN_TTL,
     };
     let token = state.verifier.issue(&new).map_err(|error| {
         tracing::error!(%error, "issue a demo token");

@@ -28,7 +28,7 @@ use crate::chat::Chat;
 use crate::dialect::{DialectIndex, Dialects};
 use crate::domain::NodeId;
 use crate::lifecycle::Tasks;
-use crate::telemetry::metrics::{self, EventCounters};
+use crate::telemetry::metrics::EventCounters;
 
 /// The one namespace.
 pub const NAMESPACE: &str = "/chat";

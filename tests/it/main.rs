@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by it")]
 
+mod adapter_contract;
 mod cli;
 mod layers;
 mod store_contract;
+mod support;

@@ -13,6 +13,9 @@ use super::{Redis, channel, frame, log_key, text_key, unavailable};
 use crate::codec;
 use crate::domain::{Chunk, Event, GenerationId, Position, SessionId, Signal};
 
+/// Beyond the end of any text; Redis keeps at most 512 MiB in a string.
+const TEXT_END: usize = 1 << 30;
+
 #[async_trait]
 impl Log for Redis {
     async fn append_chunk(
@@ -136,11 +139,10 @@ impl Log for Redis {
     ) -> Result<String, AdapterError> {
         let key = text_key(session, generation, attempt);
         let from = usize::try_from(from).unwrap_or(usize::MAX);
-        let end = usize::try_from(i64::MAX).unwrap_or(usize::MAX);
         let bytes: Bytes = self
             .shared
             .commands
-            .getrange(key, from, end)
+            .getrange(key, from, TEXT_END)
             .await
             .map_err(|source| unavailable("read text", source))?;
         String::from_utf8(bytes.into()).map_err(|_| malformed("read text", "not UTF-8"))
