@@ -4,12 +4,21 @@
 //! or storage, and it neither joins, retries nor times out between tokens: `generation` does.
 //! A new provider is one file, one line in [`provider`], and its recordings for the shared suite.
 
+pub mod openai;
+mod prose;
+pub mod scripted;
+mod sse;
+mod upstream;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use secrecy::SecretString;
 
+pub use self::openai::OpenAi;
+pub use self::scripted::{Scripted, script};
 use crate::domain::{StopReason, Usage};
 
 /// Who speaks in a turn of the conversation.
@@ -116,3 +125,61 @@ pub trait Provider: Send + Sync {
 
 /// A provider, whichever it is.
 pub type SharedProvider = Arc<dyn Provider>;
+
+/// What a provider is made from. Each takes what it needs and passes over the rest.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where it is; the provider's own address where unset.
+    pub base_url: Option<String>,
+    /// What it is asked with; a local server needs none.
+    pub api_key: Option<SecretString>,
+    /// The most time to spend on connecting, names and TLS included. 10 s.
+    pub connect_timeout: Duration,
+    /// The scripted provider's pace; 0 = at once. 50.
+    pub tokens_per_second: f64,
+    /// The length of the scripted provider's answers. 120.
+    pub tokens: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            base_url: None,
+            api_key: None,
+            connect_timeout: Duration::from_secs(10),
+            tokens_per_second: 50.0,
+            tokens: 120,
+        }
+    }
+}
+
+/// Why a provider could not be made. No variant's text holds a key or an address.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// There is none of this id.
+    #[error("there is no provider {0:?}")]
+    Unknown(String),
+    /// The base URL is no `http` or `https` URL.
+    #[error("the provider's base URL is not an http or https URL")]
+    BaseUrl,
+    /// The key cannot stand in an HTTP header.
+    #[error("the provider's API key holds characters that no HTTP header can")]
+    ApiKey,
+    /// No HTTP client could be made.
+    #[error("make the provider's HTTP client")]
+    Client(#[source] reqwest::Error),
+}
+
+/// Makes the provider that the agents file calls `id`.
+///
+/// # Errors
+/// [`SetupError`], for a person to read at the start.
+pub fn provider(id: &str, settings: &Settings) -> Result<SharedProvider, SetupError> {
+    let Settings { base_url, api_key, connect_timeout, tokens_per_second, tokens } = settings;
+    let base_url = base_url.as_deref();
+    Ok(match id {
+        "openai" => Arc::new(OpenAi::new(base_url, api_key.as_ref(), *connect_timeout)?),
+        "scripted" => Arc::new(Scripted::new(*tokens_per_second, *tokens)),
+        unknown => return Err(SetupError::Unknown(unknown.to_owned())),
+    })
+}

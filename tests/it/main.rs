@@ -5,5 +5,6 @@
 mod adapter_contract;
 mod cli;
 mod layers;
+mod providers;
 mod store_contract;
 mod support;
