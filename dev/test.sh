@@ -34,9 +34,10 @@ e2e() {
     build
     bin=${CARGO_TARGET_DIR:-target}/debug/tokencast
   fi
+  [[ -x $bin ]] || { echo "dev/test.sh: no program at $bin" >&2; exit 2; }
   [[ -z ${SUITE:-} ]] || files=("tests/e2e/$SUITE.test.mjs")
   # Each test has a limit of its own; this one is for a runner that hangs.
-  TOKENCAST_BIN=$(readlink -e "$bin") timeout --foreground 30m node --test --test-concurrency=1 \
+  TOKENCAST_BIN=$(readlink -f "$bin") timeout --foreground 30m node --test --test-concurrency=1 \
     --test-reporter=spec --test-reporter-destination=stdout \
     --test-reporter=tap --test-reporter-destination="$logs/e2e" "${files[@]}" || status=1
   summary+=("$(awk '/^# pass / { p = $3 } /^# fail / { f = $3 } /^# cancelled / { c = $3 } /^# skipped / { s = $3 }
