@@ -25,7 +25,6 @@ rust:
 	@dev/services.sh dev/test.sh rust
 
 e2e: install
-	cargo test --locked --no-run
 	@dev/services.sh dev/test.sh e2e
 
 check:

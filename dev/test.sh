@@ -12,11 +12,16 @@ logs=$(mktemp -d "${TMPDIR:-/tmp}/tokencast-test.XXXXXX")
 trap 'rm -rf "$logs"' EXIT
 status=0 summary=()
 
+# Builds target/debug/tokencast as well: integration tests need the program. A `cargo build` before
+# it would compile the dependencies twice, since the tests add features to some.
+build() {
+  cargo test --locked --no-run
+}
+
 rust() {
   local filter=()
   [[ -z ${TESTS:-} ]] || filter=("$TESTS")
-  # Builds target/debug/tokencast as well: integration tests need the program. A `cargo build`
-  # before it would compile the dependencies twice, since the tests add features to some.
+  build
   # One binary's failure does not hide the others'.
   cargo test --locked --no-fail-fast "${filter[@]}" 2>&1 | tee "$logs/rust" || status=1
   summary+=("$(awk '/^test result:/ { p += $4; f += $6; i += $8 }
@@ -24,10 +29,15 @@ rust() {
 }
 
 e2e() {
-  local bin=${TOKENCAST_BIN:-${CARGO_TARGET_DIR:-target}/debug/tokencast} files=(tests/e2e/*.test.mjs)
-  [[ -x $bin ]] || { echo "dev/test.sh: no program at $bin: cargo test --no-run builds it" >&2; exit 2; }
+  local bin=${TOKENCAST_BIN:-} files=(tests/e2e/*.test.mjs)
+  if [[ -z $bin ]]; then
+    build
+    bin=${CARGO_TARGET_DIR:-target}/debug/tokencast
+  fi
+  [[ -x $bin ]] || { echo "dev/test.sh: no program at $bin" >&2; exit 2; }
   [[ -z ${SUITE:-} ]] || files=("tests/e2e/$SUITE.test.mjs")
-  TOKENCAST_BIN=$(readlink -f "$bin") node --test --test-concurrency=1 \
+  # Each test has a limit of its own; this one is for a runner that hangs.
+  TOKENCAST_BIN=$(readlink -f "$bin") timeout --foreground 30m node --test --test-concurrency=1 \
     --test-reporter=spec --test-reporter-destination=stdout \
     --test-reporter=tap --test-reporter-destination="$logs/e2e" "${files[@]}" || status=1
   summary+=("$(awk '/^# pass / { p = $3 } /^# fail / { f = $3 } /^# cancelled / { c = $3 } /^# skipped / { s = $3 }
