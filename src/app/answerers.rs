@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::chat::{Answerer, Answerers};
 use crate::config::{Agent, Config, ProviderKind};
 use crate::generation::Voice;
-use crate::llm::{self, SharedProvider};
+use crate::llm::{self, Settings, SharedProvider};
 
 /// Every configured agent.
 ///
@@ -28,11 +28,17 @@ pub(super) fn answerers(config: &Config) -> anyhow::Result<Answerers> {
 
 fn provider(agent: &Agent, config: &Config) -> anyhow::Result<SharedProvider> {
     let openai = &config.providers.openai;
-    Ok(match agent.provider {
-        ProviderKind::Scripted => llm::scripted(agent.tokens_per_second, agent.tokens),
-        ProviderKind::OpenAi => {
-            let base = agent.base_url.as_deref().unwrap_or(&openai.base_url);
-            llm::openai(base, openai.api_key.clone())?
-        }
-    })
+    let settings = match agent.provider {
+        ProviderKind::Scripted => Settings {
+            tokens_per_second: agent.tokens_per_second,
+            tokens: agent.tokens,
+            ..Settings::default()
+        },
+        ProviderKind::OpenAi => Settings {
+            base_url: Some(agent.base_url.clone().unwrap_or_else(|| openai.base_url.clone())),
+            api_key: openai.api_key.clone(),
+            ..Settings::default()
+        },
+    };
+    Ok(llm::provider(agent.provider.as_str(), &settings)?)
 }

@@ -63,6 +63,8 @@ pub(super) struct Writer {
     acked: u64,
     shown: u64,
     window: Duration,
+    /// When appending began; before the first append, that is when one is due.
+    opened_at: Instant,
     last_flush: Option<Instant>,
     in_flight: FuturesOrdered<BoxFuture<'static, Reply>>,
     /// Replies of an earlier round are passed over: what they were about is sent again.
@@ -97,6 +99,7 @@ impl Writer {
             acked: 0,
             shown: 0,
             window: joining.delay,
+            opened_at: Instant::now(),
             last_flush: None,
             in_flight: FuturesOrdered::new(),
             round: 0,
@@ -153,7 +156,7 @@ impl Writer {
         if let Some((at, _)) = self.retry {
             return Some(at);
         }
-        Some(self.last_flush.map_or_else(Instant::now, |at| at + self.window))
+        Some(self.last_flush.map_or(self.opened_at, |at| at + self.window))
     }
 
     fn show_due(&self) -> Option<Instant> {
@@ -275,6 +278,7 @@ impl Writer {
         self.retry = None;
         self.sent = 0;
         self.acked = 0;
+        self.opened_at = Instant::now();
         self.last_flush = None;
     }
 }
