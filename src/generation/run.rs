@@ -51,6 +51,7 @@ pub(super) async fn attempt(
         generation,
         stop,
         meter,
+        opening: None,
         usage: Usage::default(),
         first_token: None,
     };
@@ -82,6 +83,8 @@ struct Attempt<'a> {
     writer: Writer,
     /// Appended again, under the same id, should the log be lost.
     started: Arc<Event>,
+    /// Brings what has to stand in the log before the text.
+    opening: Option<BoxFuture<'static, ()>>,
     usage: Usage,
     first_token: Option<Timestamp>,
 }
@@ -194,21 +197,18 @@ impl Attempt<'_> {
         let asked = Instant::now();
         let whole = asked + self.shared.options.duration_max;
         let mut patience = asked + voice.timeout;
-        let mut opening: Option<BoxFuture<'static, ()>> = Some(self.open(announce));
+        self.opening = Some(self.open(announce));
         loop {
             let due = self.writer.due();
             let wait = whole.min(patience);
             tokio::select! {
                 biased;
                 () = self.stop.told.cancelled() => return Err(Broken::Stopped),
-                () = opened(&mut opening), if opening.is_some() => {
-                    opening = None;
-                    self.writer.rewrite();
-                }
+                () = opened(&mut self.opening) => self.writer.rewrite(),
                 settled = self.writer.progress() => {
                     if settled == Settled::Lost {
                         self.confirm().await?;
-                        opening = Some(self.open(Vec::new()));
+                        self.opening = Some(self.open(Vec::new()));
                     }
                 }
                 () = sleep_until(due.unwrap_or(wait)), if due.is_some() => self.writer.flush(),
@@ -330,12 +330,13 @@ impl Attempt<'_> {
         }
     }
 
-    /// Waits until the log has the whole text; `false` where it cannot have it.
+    /// Waits until the log has the start and the whole text; `false` where it cannot have it.
     async fn settle(&mut self) -> bool {
-        while !self.writer.is_settled() {
+        while self.opening.is_some() || !self.writer.is_settled() {
             self.writer.flush_all();
             let due = self.writer.due();
             tokio::select! {
+                () = opened(&mut self.opening) => self.writer.rewrite(),
                 settled = self.writer.progress() => {
                     if settled == Settled::Lost {
                         return false;
@@ -350,11 +351,13 @@ impl Attempt<'_> {
     }
 }
 
+/// Waits for an opening, and takes it out; for ever where there is none.
 async fn opened(opening: &mut Option<BoxFuture<'static, ()>>) {
     match opening {
-        Some(opening) => opening.await,
+        Some(running) => running.await,
         None => std::future::pending().await,
     }
+    *opening = None;
 }
 
 /// Asks the store until it answers. Stopped meanwhile, the attempt ends.

@@ -10,7 +10,7 @@ use super::{HubOptions, Offer, ReaderId};
 use crate::dialect::{Dialect, Dialects, Frame, Shown, TextShown};
 use crate::domain::text::utf16_len;
 use crate::domain::{
-    ActiveGeneration, AgentId, Chunk, Event, EventId, EventKind, GenerationId, MessageId, Position,
+    ActiveGeneration, AgentId, Chunk, Event, EventId, EventKind, GenerationId, Message, MessageId, Position,
     SessionId, Signal, Text, Timestamp,
 };
 use crate::telemetry::metrics;
@@ -298,7 +298,10 @@ impl TailState {
                 self.grow(dialects, at, rest, 0, answer.tokens.unwrap_or(0));
             }
         }
-        let seq = at.map_or(1, |at| self.running[at].seq + 1);
+        if let (None, Some(generation), Some(answer)) = (at, generation, event.kind.answer()) {
+            self.show_whole(dialects, generation, answer);
+        }
+        let seq = at.map_or(2, |at| self.running[at].seq + 1);
         let shown = Shown::Event { event, seq };
         self.members.hand(dialects, &self.session, shown, None, || {
             Some(Behind::at(self.applied, &self.running))
@@ -311,6 +314,26 @@ impl TailState {
                 self.seen.remove(&oldest.event.id);
             }
         }
+    }
+
+    /// Shows the text of an answer whose start and text never reached the log, because Redis was
+    /// away for as long as it was written.
+    fn show_whole(&mut self, dialects: &Dialects, generation: GenerationId, answer: &Message) {
+        if answer.content.is_empty() {
+            return;
+        }
+        let shown = Shown::Text(TextShown {
+            generation,
+            message: answer.id,
+            seq: 1,
+            utf16_offset: 0,
+            delta: &answer.content,
+            so_far: &answer.content,
+            tokens: answer.tokens.unwrap_or(0),
+        });
+        self.members.hand(dialects, &self.session, shown, None, || {
+            Some(Behind::at(self.applied, &self.running))
+        });
     }
 
     /// What an event changes about the running answers.
