@@ -10,4 +10,5 @@ pub mod codec;
 pub mod domain;
 pub mod lifecycle;
 pub mod llm;
+pub mod net;
 pub mod store;
