@@ -124,7 +124,7 @@ impl App {
         let origins = Origins::new(&config.server.cors_origins, PATH);
         let router = http
             .layer(sockets.layer.clone())
-            .layer(TransportLayer::new(config.socket.payload_max))
+            .layer(TransportLayer::new())
             .layer(from_fn_with_state(origins.clone(), refuse_foreign_origins))
             .layer(cors(&origins));
 
@@ -281,7 +281,7 @@ async fn bind(server: &Server, port: u16, config: &Config) -> anyhow::Result<Lis
         .next()
         .with_context(|| format!("HOST: {} has no address", server.host))?;
     let options = ListenerOptions { write_stall: config.socket.write_stall, ..Default::default() };
-    Listener::bind(address, options).await.with_context(|| format!("listen on {address}"))
+    Listener::bind(address, options).with_context(|| format!("listen on {address}"))
 }
 
 fn serve_on(listener: Listener, router: Router, servers: &Tasks) {

@@ -54,7 +54,10 @@ impl Outlet {
         while !self.slow.load(Ordering::Acquire) {
             self.became_slow.notified().await;
         }
-        self.outbound.drained(self.edge.options.outbound_max / 2).await;
+        if self.outbound.drained(self.edge.options.outbound_max / 2).await.is_err() {
+            // Nothing will ever drain it; the disconnect is on its way.
+            std::future::pending::<()>().await;
+        }
         if self.slow.swap(false, Ordering::AcqRel) {
             metrics::handles().slow_sockets.decrement(1.0);
         }
@@ -72,18 +75,12 @@ impl Outlet {
     }
 
     fn emit(&self, frame: &Frame) -> Result<(), SendError> {
-        // Counted before: the writer may be done with it before `emit` returns.
+        self.socket.emit(frame.event, &*frame.payload)?;
         let bytes = frame.packet_bytes(NAMESPACE);
         self.outbound.queued(bytes);
-        let taken = self.socket.emit(frame.event, &*frame.payload);
-        match taken {
-            Ok(()) => {
-                self.edge.sent.of(frame.event).increment(1);
-                metrics::handles().sent_bytes.increment(bytes);
-            }
-            Err(_) => self.outbound.unqueued(bytes),
-        }
-        taken
+        self.edge.sent.of(frame.event).increment(1);
+        metrics::handles().sent_bytes.increment(bytes);
+        Ok(())
     }
 
     fn full(&self) -> Offer {

@@ -11,6 +11,7 @@ use super::super::{AdapterError, Appended, Head, Log, Page};
 use super::scripts::call;
 use super::{Redis, channel, frame, log_key, text_key, unavailable};
 use crate::codec;
+use crate::telemetry::metrics;
 use crate::domain::{Chunk, Event, GenerationId, Position, SessionId, Signal};
 
 /// Beyond the end of any text; Redis keeps at most 512 MiB in a string.
@@ -40,6 +41,7 @@ impl Log for Redis {
         if state < 0 {
             return Ok(Appended::Short { len: n });
         }
+        published();
         shared
             .state()
             .touched
@@ -79,6 +81,7 @@ impl Log for Redis {
         .await
         .map_err(|source| unavailable("append event", source))?;
         let position = frame::position(&id).ok_or_else(|| malformed("append event", &id))?;
+        published();
         shared.know(session, position);
         shared.state().touched.entry(session.clone()).or_default();
         if let Some(feed) = shared.feed() {
@@ -90,7 +93,7 @@ impl Log for Redis {
     async fn signal(&self, session: &SessionId, signal: Signal) -> Result<(), AdapterError> {
         let frame = Value::Bytes(frame::signal(&signal).into());
         let heard: Result<u64, _> = self.shared.commands.spublish(channel(session), frame).await;
-        heard.map(drop).map_err(|source| unavailable("publish signal", source))
+        heard.map(|_| published()).map_err(|source| unavailable("publish signal", source))
     }
 
     async fn subscribe(&self, session: &SessionId) -> Result<(), AdapterError> {
@@ -197,6 +200,10 @@ impl Redis {
         }
         Ok(Page { events, contiguous: true, has_more })
     }
+}
+
+fn published() {
+    metrics::handles().events_published.increment(1);
 }
 
 pub(super) fn number(n: u64) -> Value {

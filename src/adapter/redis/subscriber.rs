@@ -92,11 +92,13 @@ async fn hand_on(
 }
 
 fn receive(shared: &Shared, message: &Message) {
-    metrics::handles().events_arrived.increment(1);
     let Some(frame) = message.value.as_bytes().and_then(frame::decode) else {
         tracing::debug!(channel = %message.channel, "passed over what is not understood");
         return;
     };
+    if matches!(frame, Frame::Chunk(_) | Frame::Event(..) | Frame::Signal(_)) {
+        metrics::handles().events_arrived.increment(1);
+    }
     match frame {
         Frame::Ping(number) => {
             shared.ponged.fetch_max(number, Ordering::Relaxed);

@@ -1,0 +1,265 @@
+//! What hyper, and after an upgrade the WebSocket, reads from and writes to: the TCP stream, seen
+//! by the account of the session that it carries, ended by [`Connection::close`] and by a peer
+//! that takes nothing.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use super::connection::Connection;
+use super::frames::FrameMeter;
+
+/// The IO of one accepted connection. Reads are passed through.
+#[derive(Debug)]
+pub struct MonitoredIo {
+    stream: TcpStream,
+    connection: Connection,
+    meter: FrameMeter,
+    write_stall: Duration,
+    /// Runs while a write is pending and nothing is taken.
+    stall: Option<Pin<Box<Sleep>>>,
+}
+
+impl MonitoredIo {
+    pub(super) fn new(stream: TcpStream, connection: Connection, write_stall: Duration) -> Self {
+        connection.counts().opened();
+        Self { stream, connection, meter: FrameMeter::new(), write_stall, stall: None }
+    }
+
+    /// The handle of this connection.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    #[cfg(test)]
+    pub(super) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// The kernel took these bytes.
+    fn took<'a>(&mut self, total: usize, parts: impl Iterator<Item = &'a [u8]>) {
+        if total == 0 {
+            return;
+        }
+        self.stall = None;
+        self.connection.add_written(total);
+        let Some(outbound) = self.connection.outbound() else { return };
+        let mut left = total;
+        let mut events = 0;
+        for part in parts {
+            let part = &part[..part.len().min(left)];
+            left -= part.len();
+            events += self.meter.advance(part);
+            if left == 0 {
+                break;
+            }
+        }
+        if events > 0 {
+            outbound.written(events);
+        }
+    }
+
+    /// The kernel took nothing: ends the connection once that has lasted too long.
+    fn took_nothing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.connection.writer().register(cx.waker());
+        if self.connection.is_closed() {
+            return Poll::Ready(Err(closed()));
+        }
+        let write_stall = self.write_stall;
+        let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(write_stall)));
+        if stall.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.connection.counts().stalled_one();
+        // Otherwise the kernel keeps what it has for minutes, for a peer that does not take it.
+        if let Err(error) = self.stream.set_zero_linger() {
+            tracing::debug!(%error, "set linger of a stalled connection");
+        }
+        self.connection.close();
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for MonitoredIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.connection.is_closed() {
+            return Poll::Ready(Ok(()));
+        }
+        let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if polled.is_pending() {
+            this.connection.reader().register(cx.waker());
+            if this.connection.is_closed() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for MonitoredIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if this.connection.is_closed() {
+            return Poll::Ready(Err(closed()));
+        }
+        match Pin::new(&mut this.stream).poll_write(cx, buf) {
+            Poll::Ready(Ok(total)) => {
+                this.took(total, std::iter::once(buf));
+                Poll::Ready(Ok(total))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => this.took_nothing(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if this.connection.is_closed() {
+            return Poll::Ready(Err(closed()));
+        }
+        match Pin::new(&mut this.stream).poll_write_vectored(cx, bufs) {
+            Poll::Ready(Ok(total)) => {
+                this.took(total, bufs.iter().map(|buf| &**buf));
+                Poll::Ready(Ok(total))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => this.took_nothing(cx),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Drop for MonitoredIo {
+    fn drop(&mut self) {
+        self.connection.close();
+        self.connection.counts().dropped();
+        if let Some(outbound) = self.connection.outbound() {
+            // socketioxide ends a session whose WebSocket ends, even one that was only probed; it
+            // does not notice one whose response could not be written.
+            if self.meter.in_frames() {
+                outbound.carrier_ended();
+            } else {
+                outbound.abandon_upgrade();
+            }
+        }
+    }
+}
+
+fn closed() -> io::Error {
+    io::ErrorKind::ConnectionAborted.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::serve::Listener as _;
+    use futures::poll;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::super::listener::{Listener, ListenerOptions};
+    use super::super::outbound::{Outbound, Transport};
+    use super::*;
+
+    async fn pair(options: ListenerOptions) -> (MonitoredIo, TcpStream, Listener) {
+        let mut listener = Listener::bind("127.0.0.1:0".parse().unwrap(), options).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (accepted, client) = tokio::join!(listener.accept(), TcpStream::connect(address));
+        (accepted.0, client.unwrap(), listener)
+    }
+
+    #[tokio::test]
+    async fn close_ends_a_pending_read_and_later_writes() {
+        let (mut io, _client, _listener) = pair(ListenerOptions::default()).await;
+        let connection = io.connection().clone();
+        let mut buf = [0; 1];
+        {
+            let mut read = std::pin::pin!(io.read(&mut buf));
+            assert!(poll!(read.as_mut()).is_pending());
+            connection.close();
+            assert_eq!(read.await.unwrap(), 0);
+        }
+        assert!(io.write(b"x").await.is_err());
+        assert_eq!(io.read(&mut buf).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn close_ends_a_pending_write() {
+        let options =
+            ListenerOptions { send_buffer_bytes: Some(4_096), ..ListenerOptions::default() };
+        let (mut io, _client, listener) = pair(options).await;
+        let connection = io.connection().clone();
+        let bytes = vec![0; 16 << 20];
+        let mut write = Box::pin(io.write_all(&bytes));
+        assert!(poll!(write.as_mut()).is_pending());
+        let taken = connection.written();
+        assert!(taken > 0 && taken < bytes.len() as u64);
+        connection.close();
+        assert!(write.await.is_err());
+        assert_eq!(listener.counts().stalled(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_vectored_write_is_counted_as_far_as_it_was_taken() {
+        let (mut io, mut client, _listener) = pair(ListenerOptions::default()).await;
+        let outbound = Arc::new(Outbound::default());
+        outbound.queued(9);
+        io.connection().bind_outbound(Arc::clone(&outbound));
+        assert_eq!(outbound.transport(), Transport::WebSocket);
+        let parts =
+            [&b"HTTP/1.1 101 x\r\n"[..], b"\r\n\x81\x05", b"42[1]\x81", b"\x0442[]", b"\x81\x0742"];
+        let slices = parts.map(IoSlice::new);
+        let total = parts.iter().map(|part| part.len()).sum::<usize>();
+        assert_eq!(io.write_vectored(&slices).await.unwrap(), total);
+        assert_eq!(io.connection().written(), total as u64);
+        assert_eq!(outbound.outstanding(), 0);
+        let mut received = vec![0; total];
+        client.read_exact(&mut received).await.unwrap();
+        assert_eq!(received, parts.concat());
+        drop(io);
+        assert!(outbound.is_closed());
+    }
+
+    /// The upgrade's response could not be written: polling still carries the session.
+    #[tokio::test]
+    async fn an_io_dropped_before_its_frames_gives_the_session_back() {
+        let (io, _client, listener) = pair(ListenerOptions::default()).await;
+        let outbound = Arc::new(Outbound::default());
+        assert!(outbound.begin_upgrade());
+        io.connection().bind_outbound(Arc::clone(&outbound));
+        assert_eq!(listener.counts().open(), 1);
+        drop(io);
+        assert!(!outbound.is_closed());
+        assert!(outbound.begin_upgrade());
+        assert_eq!(listener.counts().open(), 0);
+    }
+}

@@ -1,0 +1,31 @@
+//! The listener, and what has to be done below socketioxide because its API has no hook for it:
+//! knowing how many bytes of events a peer has not been sent yet, ending a peer that takes none,
+//! and closing what carries a session in a way after which stock clients reconnect by themselves.
+//!
+//! Owns: TCP connections ([`Listener`], [`MonitoredIo`], [`Connection`]), the account of each
+//! Engine.IO session ([`Outbound`]), and the tower layer that binds the one to the other
+//! ([`TransportLayer`]). A session is opened by a handshake without `sid`, is carried by polling
+//! requests or by one WebSocket, and has one account from its handshake to its end.
+//!
+//! Must not know: dialects, events beyond the two bytes `42` that start an event packet, users,
+//! the hub. It copies, keeps and logs no payload, query or header.
+//!
+//! What amends packets on their way out (`pid` in CONNECT) belongs into one file of its own here:
+//! it hooks into [`io`](self) where written bytes pass `FrameMeter`, and into `layer` where a
+//! polling batch passes.
+
+mod connection;
+mod frames;
+mod io;
+mod layer;
+mod listener;
+mod outbound;
+mod polling;
+mod request;
+mod sessions;
+
+pub use connection::Connection;
+pub use io::MonitoredIo;
+pub use layer::{TransportLayer, TransportService};
+pub use listener::{ConnectionCounts, Listener, ListenerOptions};
+pub use outbound::{Closed, Outbound, Transport};

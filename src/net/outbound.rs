@@ -1,0 +1,293 @@
+//! The account of what one Engine.IO session still has to be sent, and the switch that ends what
+//! carries it.
+//!
+//! Bytes are those of event packets as Engine.IO sees them (`42/chat,["name",{…}]`), without
+//! framing: the same for a WebSocket frame and for a packet of a polling batch. The account
+//! outlives a change of transport; during the probe of an upgrade both transports count.
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::connection::{Connection, WeakConnection};
+use super::sessions::InFlight;
+
+/// What a session is carried by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Polling requests; also while an upgrade is asked for but not yet answered.
+    Polling,
+    /// A WebSocket: from its `101` response on, so also during the probe of an upgrade, when
+    /// polling requests may still take packets.
+    WebSocket,
+}
+
+/// The session's transport has ended or was closed; nothing more will be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the session's transport is closed")]
+pub struct Closed;
+
+/// One Engine.IO session's account. Found in the extensions of the request that opened the
+/// session, as `Arc<Outbound>`.
+#[derive(Default)]
+pub struct Outbound {
+    queued: AtomicU64,
+    written: AtomicU64,
+    closed: AtomicBool,
+    carrier: Mutex<Carrier>,
+    /// How many futures wait for `changed`: with none, counting costs no lock.
+    waiting: AtomicUsize,
+    changed: Notify,
+    pub(super) in_flight: InFlight,
+}
+
+#[derive(Default)]
+enum Carrier {
+    #[default]
+    Polling,
+    Upgrading,
+    WebSocket(WeakConnection),
+}
+
+impl Outbound {
+    /// Adds a packet of `bytes` that socketioxide's queue has taken. It may be called before or
+    /// after the emit: a packet may be written before it is counted here.
+    pub fn queued(&self, bytes: u64) {
+        self.queued.fetch_add(bytes, SeqCst);
+    }
+
+    /// Bytes that were queued and not yet written: handed to the kernel where a WebSocket carries
+    /// the session, handed to the HTTP response where polling does.
+    pub fn outstanding(&self) -> u64 {
+        // In this order a race shows too much, never too little.
+        let written = self.written.load(SeqCst);
+        self.queued.load(SeqCst).saturating_sub(written)
+    }
+
+    /// Waits until at most `below` bytes are outstanding.
+    ///
+    /// # Errors
+    /// [`Closed`] once the transport is closed while more than that is outstanding.
+    ///
+    /// # Cancel safety
+    /// Safe. Any number of callers may wait; no wake-up is lost.
+    pub async fn drained(&self, below: u64) -> Result<(), Closed> {
+        self.wait_until(|outbound| outbound.outstanding() <= below || outbound.is_closed()).await;
+        if self.outstanding() <= below { Ok(()) } else { Err(Closed) }
+    }
+
+    /// Ends what carries the session, without a word to the client, so that a stock client
+    /// reconnects by itself: a WebSocket's connection is closed; a pending poll, and every later
+    /// request of this session, is answered HTTP 400 "Session ID unknown". What is queued and not
+    /// written is lost: wait for [`Outbound::drained`] where it matters. Idempotent.
+    pub fn close_transport(&self) {
+        self.closed.store(true, SeqCst);
+        let connection = match &*self.carrier() {
+            Carrier::WebSocket(connection) => connection.upgrade(),
+            Carrier::Polling | Carrier::Upgrading => None,
+        };
+        if let Some(connection) = connection {
+            connection.close();
+        }
+        self.notify();
+    }
+
+    /// Whether the transport was closed, by [`Outbound::close_transport`] or because the WebSocket
+    /// that carried the session has ended. A polling client that stays away is not noticed here.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(SeqCst)
+    }
+
+    /// Waits until [`Outbound::is_closed`].
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn closed(&self) {
+        self.wait_until(Self::is_closed).await;
+    }
+
+    /// What carries the session now.
+    pub fn transport(&self) -> Transport {
+        match &*self.carrier() {
+            Carrier::Polling | Carrier::Upgrading => Transport::Polling,
+            Carrier::WebSocket(_) => Transport::WebSocket,
+        }
+    }
+
+    /// Counts event bytes that left.
+    pub(super) fn written(&self, bytes: u64) {
+        self.written.fetch_add(bytes, SeqCst);
+        self.notify();
+    }
+
+    /// Claims the session for one upgrade. `false` where another has it, or a WebSocket already
+    /// carries it: a session gets one WebSocket in its life.
+    pub(super) fn begin_upgrade(&self) -> bool {
+        let mut carrier = self.carrier();
+        let free = matches!(*carrier, Carrier::Polling) && !self.is_closed();
+        if free {
+            *carrier = Carrier::Upgrading;
+        }
+        free
+    }
+
+    /// The upgrade came to nothing before its response was written; another may be tried.
+    pub(super) fn abandon_upgrade(&self) {
+        *self.carrier() = Carrier::Polling;
+    }
+
+    /// From now on this WebSocket carries the session.
+    pub(super) fn carried_by(&self, connection: &Connection) {
+        *self.carrier() = Carrier::WebSocket(connection.downgrade());
+        if self.is_closed() {
+            connection.close();
+        }
+    }
+
+    /// The WebSocket that carried the session is gone, and with it, in socketioxide, the session.
+    pub(super) fn carrier_ended(&self) {
+        self.closed.store(true, SeqCst);
+        self.notify();
+    }
+
+    fn carrier(&self) -> MutexGuard<'_, Carrier> {
+        self.carrier.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn notify(&self) {
+        // Sequential consistency between the change, this load, and the waiter's announcement and
+        // second look: at least one of the two sides sees the other.
+        if self.waiting.load(SeqCst) > 0 {
+            self.changed.notify_waiters();
+        }
+    }
+
+    async fn wait_until(&self, holds: impl Fn(&Self) -> bool) {
+        if holds(self) {
+            return;
+        }
+        let _waiting = Waiting::announce(&self.waiting);
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if holds(self) {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+impl fmt::Debug for Outbound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbound")
+            .field("outstanding", &self.outstanding())
+            .field("closed", &self.is_closed())
+            .field("transport", &self.transport())
+            .finish()
+    }
+}
+
+/// Counted while a future waits, also when it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn announce(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, SeqCst);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::task::Poll;
+    use std::time::Duration;
+
+    use futures::{FutureExt, poll};
+
+    use super::*;
+    use crate::lifecycle::Tasks;
+
+    #[tokio::test]
+    async fn drained_waits_for_the_bytes_and_no_longer() {
+        let outbound = Outbound::default();
+        assert_eq!(outbound.drained(0).now_or_never(), Some(Ok(())));
+        outbound.queued(100);
+        let mut drained = pin!(outbound.drained(10));
+        assert!(poll!(drained.as_mut()).is_pending());
+        outbound.written(89);
+        assert!(poll!(drained.as_mut()).is_pending());
+        outbound.written(1);
+        assert_eq!(poll!(drained.as_mut()), Poll::Ready(Ok(())));
+        assert_eq!(outbound.outstanding(), 10);
+    }
+
+    #[tokio::test]
+    async fn written_may_come_before_queued() {
+        let outbound = Outbound::default();
+        outbound.written(7);
+        assert_eq!(outbound.outstanding(), 0);
+        outbound.queued(7);
+        assert_eq!(outbound.outstanding(), 0);
+        outbound.queued(1);
+        assert_eq!(outbound.outstanding(), 1);
+    }
+
+    #[tokio::test]
+    async fn closing_ends_the_wait() {
+        let outbound = Outbound::default();
+        outbound.queued(1);
+        let mut drained = pin!(outbound.drained(0));
+        assert!(poll!(drained.as_mut()).is_pending());
+        outbound.close_transport();
+        outbound.close_transport();
+        assert_eq!(drained.await, Err(Closed));
+        assert_eq!(outbound.drained(1).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_dropped_wait_leaves_nothing_behind() {
+        let outbound = Outbound::default();
+        outbound.queued(1);
+        assert_eq!(outbound.drained(0).now_or_never(), None);
+        assert_eq!(outbound.waiting.load(SeqCst), 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_wake_up_is_lost_between_threads() {
+        let tasks = Tasks::new();
+        for round in 0..2_000 {
+            let outbound = Arc::new(Outbound::default());
+            outbound.queued(3);
+            let writer = Arc::clone(&outbound);
+            tasks.spawn(async move {
+                for _ in 0..3 {
+                    writer.written(1);
+                }
+            });
+            tokio::time::timeout(Duration::from_secs(5), outbound.drained(0))
+                .await
+                .unwrap_or_else(|_| panic!("woken in round {round}"))
+                .unwrap();
+        }
+    }
+
+    #[test]
+    fn one_upgrade_at_a_time() {
+        let outbound = Outbound::default();
+        assert!(outbound.begin_upgrade());
+        assert!(!outbound.begin_upgrade());
+        outbound.abandon_upgrade();
+        assert!(outbound.begin_upgrade());
+    }
+}

@@ -1,0 +1,125 @@
+//! What a request wants of Engine.IO. Reads the query exactly as engineioxide does, so that both
+//! always speak of the same session; what this does not recognise, that refuses.
+
+use http::{Method, Request};
+use socketioxide::socket::Sid;
+
+use super::polling::Protocol;
+
+/// Where socketioxide answers, unless told otherwise.
+pub(super) const PATH: &str = "/socket.io";
+
+/// What a request wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    OpenPolling,
+    OpenWebSocket,
+    Of { sid: Sid, action: Action, protocol: Protocol },
+    SomethingElse,
+}
+
+/// What a request wants of an open session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    Poll,
+    Post,
+    Upgrade,
+}
+
+impl Wanted {
+    pub(super) fn of<B>(request: &Request<B>) -> Self {
+        Self::recognise(request).unwrap_or(Self::SomethingElse)
+    }
+
+    fn recognise<B>(request: &Request<B>) -> Option<Self> {
+        let rest = request.uri().path().strip_prefix(PATH)?;
+        if !rest.is_empty() && !rest.starts_with('/') {
+            return None;
+        }
+        let query = request.uri().query()?;
+        let protocol = match parameter(query, "EIO=")? {
+            "3" => Protocol::V3,
+            "4" => Protocol::V4,
+            _ => return None,
+        };
+        let transport = parameter(query, "transport=")?;
+        let sid = query.split('&').find_map(|part| part.strip_prefix("sid="));
+        let Some(sid) = sid else {
+            return match (request.method(), transport) {
+                (&Method::GET, "polling") => Some(Self::OpenPolling),
+                (&Method::GET, "websocket") => Some(Self::OpenWebSocket),
+                _ => None,
+            };
+        };
+        let action = match (request.method(), transport) {
+            (&Method::GET, "polling") => Action::Poll,
+            (&Method::POST, "polling") => Action::Post,
+            (&Method::GET, "websocket") => Action::Upgrade,
+            _ => return None,
+        };
+        Some(Self::Of { sid: sid.parse().ok()?, action, protocol })
+    }
+}
+
+/// The first parameter that starts so, up to a further `=`.
+fn parameter<'a>(query: &'a str, start: &str) -> Option<&'a str> {
+    let found = query.split('&').find_map(|part| part.strip_prefix(start))?;
+    Some(found.split_once('=').map_or(found, |(value, _)| value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(method: &str, uri: &str) -> Wanted {
+        Wanted::of(&Request::builder().method(method).uri(uri).body(()).unwrap())
+    }
+
+    #[test]
+    fn requests_are_told_apart() {
+        let sid = Sid::new();
+        let of = |action, protocol| Wanted::Of { sid, action, protocol };
+        for (method, uri, expected) in [
+            ("GET", "/socket.io/?EIO=4&transport=polling&t=x".to_owned(), Wanted::OpenPolling),
+            ("GET", "/socket.io?EIO=4&transport=websocket".to_owned(), Wanted::OpenWebSocket),
+            ("POST", "/socket.io/?EIO=4&transport=polling".to_owned(), Wanted::SomethingElse),
+            (
+                "GET",
+                format!("/socket.io/?EIO=4&transport=polling&sid={sid}"),
+                of(Action::Poll, Protocol::V4),
+            ),
+            (
+                "POST",
+                format!("/socket.io/?EIO=3&transport=polling&sid={sid}"),
+                of(Action::Post, Protocol::V3),
+            ),
+            (
+                "GET",
+                format!("/socket.io/?sid={sid}&EIO=4&transport=websocket"),
+                of(Action::Upgrade, Protocol::V4),
+            ),
+            (
+                "GET",
+                format!("/socket.io/?EIO=4&transport=polling&sid={sid}&sid=x"),
+                of(Action::Poll, Protocol::V4),
+            ),
+            (
+                "GET",
+                format!("/socket.io/?EIO=4&transport=polling&sid=x&sid={sid}"),
+                Wanted::SomethingElse,
+            ),
+            (
+                "DELETE",
+                format!("/socket.io/?EIO=4&transport=polling&sid={sid}"),
+                Wanted::SomethingElse,
+            ),
+            ("GET", "/socket.io/?EIO=4&transport=polling&sid=".to_owned(), Wanted::SomethingElse),
+            ("GET", "/socket.io/?transport=polling".to_owned(), Wanted::SomethingElse),
+            ("GET", "/socket.io/".to_owned(), Wanted::SomethingElse),
+            ("GET", "/socket.ios/?EIO=4&transport=polling".to_owned(), Wanted::SomethingElse),
+            ("GET", "/?EIO=4&transport=polling".to_owned(), Wanted::SomethingElse),
+        ] {
+            assert_eq!(wanted(method, &uri), expected, "{method} {uri}");
+        }
+    }
+}
