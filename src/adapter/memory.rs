@@ -106,11 +106,7 @@ impl State {
     /// The feeds of the nodes that hear `session`.
     fn hearers(&self, session: &SessionId) -> Vec<Arc<dyn Feed>> {
         let Some(state) = self.sessions.get(session) else { return Vec::new() };
-        state
-            .subscribers
-            .iter()
-            .filter_map(|node| self.nodes.get(node)?.feed.upgrade())
-            .collect()
+        state.subscribers.iter().filter_map(|node| self.nodes.get(node)?.feed.upgrade()).collect()
     }
 }
 
@@ -241,7 +237,8 @@ impl Log for Memory {
         from: u64,
     ) -> Result<String, AdapterError> {
         let state = self.state();
-        let text = state.sessions.get(session).and_then(|log| log.texts.get(&(generation, attempt)));
+        let text =
+            state.sessions.get(session).and_then(|log| log.texts.get(&(generation, attempt)));
         let from = usize::try_from(from).unwrap_or(usize::MAX);
         Ok(text.and_then(|text| text.get(from..)).unwrap_or_default().to_owned())
     }
@@ -272,11 +269,7 @@ impl Presence for Memory {
         Ok(Arrival { first, online: log.online() })
     }
 
-    async fn leave(
-        &self,
-        session: &SessionId,
-        user: &UserId,
-    ) -> Result<Departure, AdapterError> {
+    async fn leave(&self, session: &SessionId, user: &UserId) -> Result<Departure, AdapterError> {
         let mut state = self.state();
         let log = state.touch(session, self.ttl);
         let mut last = false;

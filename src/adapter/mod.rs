@@ -13,9 +13,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use crate::domain::{
-    Chunk, Event, GenerationId, NodeId, Position, SessionId, Signal, UserId,
-};
+use crate::domain::{Chunk, Event, GenerationId, NodeId, Position, SessionId, Signal, UserId};
 
 pub use memory::{Memory, SharedMemory};
 pub use redis::{Redis, RedisOptions};
@@ -99,8 +97,11 @@ pub trait Log: Send + Sync {
     ///
     /// Appends of one session that are first polled in order are carried out in order, without
     /// waiting for each other.
-    async fn append_chunk(&self, session: &SessionId, chunk: Chunk)
-    -> Result<Appended, AdapterError>;
+    async fn append_chunk(
+        &self,
+        session: &SessionId,
+        chunk: Chunk,
+    ) -> Result<Appended, AdapterError>;
 
     /// Shows a chunk to this node's own readers ahead of the log, where appends are late.
     fn show(&self, session: &SessionId, chunk: Chunk);
@@ -159,8 +160,7 @@ pub trait Presence: Send + Sync {
     async fn enter(&self, session: &SessionId, user: &UserId) -> Result<Arrival, AdapterError>;
 
     /// This node's last device of `user` has left the session.
-    async fn leave(&self, session: &SessionId, user: &UserId)
-    -> Result<Departure, AdapterError>;
+    async fn leave(&self, session: &SessionId, user: &UserId) -> Result<Departure, AdapterError>;
 }
 
 /// Who is there.

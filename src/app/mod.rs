@@ -297,11 +297,7 @@ fn serve_on(listener: Listener, router: Router, servers: &Tasks) {
     });
 }
 
-async fn adapter(
-    node: NodeId,
-    config: &Config,
-    tasks: &Tasks,
-) -> anyhow::Result<SharedAdapter> {
+async fn adapter(node: NodeId, config: &Config, tasks: &Tasks) -> anyhow::Result<SharedAdapter> {
     let events_max = config.log.events_max.get();
     Ok(match &config.redis {
         None => Arc::new(Memory::new(node, events_max, config.log.ttl, SharedMemory::default())),

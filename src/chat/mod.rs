@@ -133,8 +133,7 @@ impl Chat {
         options: ChatOptions,
     ) -> Self {
         let presences = Presences::default();
-        let shared =
-            Shared { store, adapter, hub, generations, answerers, options, presences };
+        let shared = Shared { store, adapter, hub, generations, answerers, options, presences };
         Self { shared: Arc::new(shared) }
     }
 

@@ -64,11 +64,7 @@ impl Shared {
     }
 
     /// Stores that the caller wants a generation stopped, and tells its node.
-    pub(super) async fn stop_stream(
-        &self,
-        caller: &Caller,
-        id: GenerationId,
-    ) -> Result<(), Error> {
+    pub(super) async fn stop_stream(&self, caller: &Caller, id: GenerationId) -> Result<(), Error> {
         let unknown = || Error::not_found("stream");
         let generation = self.store.generation(id).await.map_err(stored)?.ok_or_else(unknown)?;
         self.see(caller, &generation.session).await.map_err(|error| match error.code {

@@ -107,13 +107,11 @@ impl<'a> From<&'a EventKind> for Kind<'a> {
                 attempt,
                 offset,
                 utf16_offset,
-            } => {
-                Self::GenerationResumed {
-                    attempt: Attempt::new(*generation, *message, agent, *attempt),
-                    offset: *offset,
-                    utf16_offset: *utf16_offset,
-                }
-            }
+            } => Self::GenerationResumed {
+                attempt: Attempt::new(*generation, *message, agent, *attempt),
+                offset: *offset,
+                utf16_offset: *utf16_offset,
+            },
             EventKind::GenerationReset { generation, message, agent, attempt, reason } => {
                 Self::GenerationReset {
                     attempt: Attempt::new(*generation, *message, agent, *attempt),

@@ -56,8 +56,10 @@ impl Fields {
         T::Err: std::fmt::Display,
     {
         let text = self.optional_text(name)?;
-        text.map(|text| text.parse().map_err(|error: T::Err| Error::invalid(format!("{name}: {error}"))))
-            .transpose()
+        text.map(|text| {
+            text.parse().map_err(|error: T::Err| Error::invalid(format!("{name}: {error}")))
+        })
+        .transpose()
     }
 
     /// A number within a range.
@@ -69,7 +71,11 @@ impl Fields {
         let Some(value) = self.value(name) else { return Ok(None) };
         let number = value.as_f64().filter(|number| range.contains(number));
         number.map(Some).ok_or_else(|| {
-            Error::invalid(format!("{name} must be a number from {} to {}", range.start(), range.end()))
+            Error::invalid(format!(
+                "{name} must be a number from {} to {}",
+                range.start(),
+                range.end()
+            ))
         })
     }
 

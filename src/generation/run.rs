@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use ::metrics::{Gauge, Histogram};
+use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -434,7 +434,8 @@ fn metadata(outcome: &Outcome) -> serde_json::Map<String, serde_json::Value> {
 }
 
 fn timed_out(whole: bool) -> Error {
-    let message = if whole { "The answer took too long" } else { "The model did not answer in time" };
+    let message =
+        if whole { "The answer took too long" } else { "The model did not answer in time" };
     Error::new(ErrorCode::Timeout, message)
 }
 

@@ -65,9 +65,8 @@ pub(super) async fn token(
     wanted: Result<Json<Wanted>, JsonRejection>,
 ) -> Result<Json<Given>, HttpError> {
     let Json(wanted) = wanted.map_err(|error| Error::invalid(error.body_text()))?;
-    let user = UserId::new(&wanted.sub).map_err(|_| {
-        Error::invalid("sub must be 1 to 256 bytes without control characters")
-    })?;
+    let user = UserId::new(&wanted.sub)
+        .map_err(|_| Error::invalid("sub must be 1 to 256 bytes without control characters"))?;
     let new = NewToken {
         name: wanted.name.as_deref(),
         user: &user,

@@ -173,11 +173,7 @@ impl Hub {
     }
 
     /// A slow reader can take more: offers it what it is owed in these sessions.
-    pub fn resume<'a>(
-        &self,
-        reader: ReaderId,
-        sessions: impl IntoIterator<Item = &'a SessionId>,
-    ) {
+    pub fn resume<'a>(&self, reader: ReaderId, sessions: impl IntoIterator<Item = &'a SessionId>) {
         for session in sessions {
             if let Some(tail) = self.shared.watched(session) {
                 tail.state().catch_up(&self.shared.dialects, reader);

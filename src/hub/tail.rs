@@ -10,8 +10,8 @@ use super::{HubOptions, Offer, ReaderId};
 use crate::dialect::{Dialect, Dialects, Frame, Shown, TextShown};
 use crate::domain::text::utf16_len;
 use crate::domain::{
-    ActiveGeneration, AgentId, Chunk, Event, EventId, EventKind, GenerationId, Message, MessageId, Position,
-    SessionId, Signal, Text, Timestamp,
+    ActiveGeneration, AgentId, Chunk, Event, EventId, EventKind, GenerationId, Message, MessageId,
+    Position, SessionId, Signal, Text, Timestamp,
 };
 use crate::telemetry::metrics;
 

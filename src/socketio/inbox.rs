@@ -52,9 +52,8 @@ where
     F: Fn(Packet<A>, Error) + Send + Sync + 'static,
 {
     fn call(&self, socket: Arc<Socket<A>>, mut value: Value, ack_id: Option<i64>) {
-        let ack = ack_id.and_then(|_| {
-            AckSender::from_message_parts(&socket, &mut value, &ack_id).ok()
-        });
+        let ack =
+            ack_id.and_then(|_| AckSender::from_message_parts(&socket, &mut value, &ack_id).ok());
         let packet = Packet { value, ack };
         // Closed: the socket is gone, and so is whoever waits for an answer.
         if let Err(mpsc::error::TrySendError::Full(packet)) = self.queue.try_send(packet) {

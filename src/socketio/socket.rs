@@ -44,13 +44,8 @@ pub(super) fn seat(edge: &Arc<Edge>, socket: &SocketRef, caller: Caller, dialect
         .get::<Arc<Outbound>>()
         .cloned()
         .expect("the transport layer stands before socketioxide and gives every session one");
-    let outlet = Arc::new(Outlet::new(
-        edge.clone(),
-        socket.clone(),
-        outbound,
-        caller.user.clone(),
-        dialect,
-    ));
+    let outlet =
+        Arc::new(Outlet::new(edge.clone(), socket.clone(), outbound, caller.user.clone(), dialect));
     let (queue, commands) = mpsc::channel(edge.options.command_queue);
     let closed = CancellationToken::new();
 
@@ -205,9 +200,13 @@ impl<'a> Session<'a> {
     /// Says goodbye, and closes at a moment of this socket's own.
     async fn go_away(&mut self) {
         let spread = self.edge.options.drain_spread;
-        let share = self.socket.id.to_string().bytes().fold(0_u32, |sum, byte| {
-            sum.wrapping_mul(31).wrapping_add(u32::from(byte))
-        }) % 1000;
+        let share = self
+            .socket
+            .id
+            .to_string()
+            .bytes()
+            .fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)))
+            % 1000;
         let wait: Duration = spread * share / 1000;
         self.outlet.send(&self.edge.dialects.get(self.dialect).shutdown(wait));
         tokio::select! {

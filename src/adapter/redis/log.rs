@@ -11,8 +11,8 @@ use super::super::{AdapterError, Appended, Head, Log, Page};
 use super::scripts::call;
 use super::{Redis, channel, frame, log_key, text_key, unavailable};
 use crate::codec;
-use crate::telemetry::metrics;
 use crate::domain::{Chunk, Event, GenerationId, Position, SessionId, Signal};
+use crate::telemetry::metrics;
 
 /// Beyond the end of any text; Redis keeps at most 512 MiB in a string.
 const TEXT_END: usize = 1 << 30;
@@ -125,7 +125,10 @@ impl Log for Redis {
             None => self.head(session, &[]).await?.position == after,
         };
         if !page.contiguous && after != Position::default() {
-            page = Page { contiguous: false, ..self.range(session, Position::default(), limit).await? };
+            page = Page {
+                contiguous: false,
+                ..self.range(session, Position::default(), limit).await?
+            };
         }
         if let Some((last, _)) = page.events.last() {
             self.shared.know(session, *last);

@@ -33,11 +33,7 @@ impl Presence for Redis {
         Ok(Arrival { first: others == 0, online: Online { users, count } })
     }
 
-    async fn leave(
-        &self,
-        session: &SessionId,
-        user: &UserId,
-    ) -> Result<Departure, AdapterError> {
+    async fn leave(&self, session: &SessionId, user: &UserId) -> Result<Departure, AdapterError> {
         self.shared.state().present.remove(&(session.clone(), user.clone()));
         let (others, online) = vouch(&self.shared, session, user, Duration::ZERO).await?;
         Ok(Departure { last: others == 0, online })

@@ -75,10 +75,7 @@ pub(super) async fn start(shared: &Arc<Shared>, tasks: &Tasks) {
 }
 
 /// Hands on what arrives, in order.
-async fn hand_on(
-    shared: Arc<Shared>,
-    mut messages: tokio::sync::broadcast::Receiver<Message>,
-) {
+async fn hand_on(shared: Arc<Shared>, mut messages: tokio::sync::broadcast::Receiver<Message>) {
     loop {
         match messages.recv().await {
             Ok(message) => receive(&shared, &message),
@@ -145,8 +142,7 @@ async fn resubscribe(
             Ok(_) | Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,
         }
-        let mut wanted: HashSet<String> =
-            shared.state().subscribed.iter().map(channel).collect();
+        let mut wanted: HashSet<String> = shared.state().subscribed.iter().map(channel).collect();
         wanted.insert(node_channel(shared.node));
         while !wanted.is_empty() && reconnects.is_empty() {
             let done: Vec<String> = stream::iter(wanted.iter().cloned())
@@ -188,10 +184,8 @@ async fn ping(shared: Arc<Shared>) {
         } else {
             missed = 0;
         }
-        let heard: Result<u64, _> = shared
-            .commands
-            .spublish(node_channel(shared.node), frame::ping(number + 1))
-            .await;
+        let heard: Result<u64, _> =
+            shared.commands.spublish(node_channel(shared.node), frame::ping(number + 1)).await;
         let up = heard.is_ok();
         if up {
             shared.pinged.store(number + 1, Ordering::Relaxed);
