@@ -182,12 +182,13 @@ fn the_written_form_does_not_change_by_accident() {
             agent: AgentId::new("helper").unwrap(),
             attempt: 2,
             offset: 5,
+            utf16_offset: 4,
         },
     };
     let expected = json!({
         "v": 1, "id": id, "at": 1_767_323_045_678_i64,
         "event": {"generationResumed": {
-            "generation": id, "message": id, "agent": "helper", "attempt": 2, "offset": 5,
+            "generation": id, "message": id, "agent": "helper", "attempt": 2, "offset": 5, "utf16_offset": 4,
         }},
     });
     assert_eq!(as_json(&encode_event(&event)), expected);

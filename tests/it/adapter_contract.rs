@@ -7,9 +7,7 @@ mod suite;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use tokencast::adapter::{
-    Feed, Memory, Notice, Redis, RedisOptions, SharedAdapter, SharedMemory,
-};
+use tokencast::adapter::{Feed, Memory, Notice, Redis, RedisOptions, SharedAdapter, SharedMemory};
 use tokencast::domain::{
     AgentId, Chunk, Event, EventKind, GenerationId, MessageId, NodeId, Position, SessionId, Signal,
 };

@@ -5,7 +5,6 @@
 mod adapter_contract;
 mod cli;
 mod layers;
-mod net;
 mod providers;
 mod store_contract;
 mod support;

@@ -84,7 +84,8 @@ async fn garbage_on_a_channel_is_passed_over() {
     let session = session();
     b.adapter.subscribe(&session).await.unwrap();
     let channel = format!("tc:{{{session}}}");
-    for garbage in ["", "C1", "E1", "E11-1 {}", "Z9", "C1xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"] {
+    for garbage in ["", "C1", "E1", "E11-1 {}", "Z9", "C1xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"]
+    {
         redis.cli(&["spublish", &channel, garbage]);
         redis.cli(&["spublish", &format!("tc:node:{{{}}}", b.id), garbage]);
     }
