@@ -84,10 +84,13 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let Some(wanted) = Wanted::of(&request) else {
+            return passed_on(self.inner.call(request)).boxed();
+        };
         // The one that is ready is used; its clone takes its place.
         let clone = self.inner.clone();
-        let inner = std::mem::replace(&mut self.inner, clone);
-        match Wanted::of(&request) {
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        match wanted {
             Wanted::OpenPolling => open_polling(inner, Arc::clone(&self.sessions), request).boxed(),
             Wanted::OpenWebSocket => open_websocket(inner, request).boxed(),
             Wanted::Of { sid, action, protocol } => match self.sessions.get(&sid) {
@@ -95,9 +98,8 @@ where
                     Session { sid, protocol, outbound }.answer(inner, action, request).boxed()
                 }
                 // Unknown here: unknown to socketioxide too, or opened by WebSocket.
-                None => pass_on(inner, request).boxed(),
+                None => passed_on(inner.call(request)).boxed(),
             },
-            Wanted::SomethingElse => pass_on(inner, request).boxed(),
         }
     }
 }
@@ -112,7 +114,7 @@ struct Session {
 impl Session {
     async fn answer<S, B>(
         self,
-        inner: S,
+        mut inner: S,
         action: Action,
         request: Request<Body>,
     ) -> Answer<S::Error>
@@ -131,7 +133,7 @@ impl Session {
             Action::Upgrade => Ok(refusal(BAD_REQUEST)),
             Action::Poll => self.poll(inner, request).await,
             Action::Post => match Running::post(&self.outbound) {
-                Some(_running) => pass_on(inner, request).await,
+                Some(_running) => passed_on(inner.call(request)).await,
                 None => Ok(refusal(BAD_REQUEST)),
             },
         }
@@ -182,13 +184,12 @@ impl Session {
     }
 }
 
-async fn pass_on<S, B>(mut inner: S, request: Request<Body>) -> Answer<S::Error>
+async fn passed_on<B, E>(answer: impl Future<Output = Result<Response<B>, E>>) -> Answer<E>
 where
-    S: Service<Request<Body>, Response = Response<B>>,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    Ok(inner.call(request).await?.map(Body::new))
+    Ok(answer.await?.map(Body::new))
 }
 
 async fn open_polling<S, B>(
