@@ -6,6 +6,11 @@
 //!
 //! Not bounded here, because socketioxide does: the body of a POST (`max_payload`, for the whole
 //! body, answered 413) and the packets that a session may have waiting (`max_buffer_size`).
+//!
+//! Not cured here: a packet that did not fit into a polling batch any more is lost when the session
+//! is upgraded before the next one (engineioxide 0.17.9 keeps it aside, and its WebSocket writer
+//! does not look there), and stays outstanding for ever. So no more than `max_payload`, less some
+//! bytes for its own packets, may be outstanding on a session that is carried by polling.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
