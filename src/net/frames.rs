@@ -239,7 +239,7 @@ mod tests {
         for message in messages {
             socket.send(message).unwrap();
         }
-        std::mem::replace(&mut socket.get_mut().0, Vec::new())
+        std::mem::take(&mut socket.get_mut().0)
     }
 
     fn event(bytes: usize) -> Message {

@@ -11,7 +11,7 @@
 //! the hub. It copies, keeps and logs no payload, query or header.
 //!
 //! What amends packets on their way out (`pid` in CONNECT) belongs into one file of its own here:
-//! it hooks into [`io`](self) where written bytes pass `FrameMeter`, and into `layer` where a
+//! it hooks into `io`, where what is written passes the frame meter, and into `layer`, where a
 //! polling batch passes.
 
 mod connection;

@@ -1,5 +1,5 @@
 //! What a request wants of Engine.IO. Reads the query exactly as engineioxide does, so that both
-//! always speak of the same session; what this does not recognise, that refuses.
+//! always speak of the same session; what this does not recognise, that one refuses.
 
 use http::{Method, Request};
 use socketioxide::socket::Sid;
@@ -15,7 +15,6 @@ pub(super) enum Wanted {
     OpenPolling,
     OpenWebSocket,
     Of { sid: Sid, action: Action, protocol: Protocol },
-    SomethingElse,
 }
 
 /// What a request wants of an open session.
@@ -27,11 +26,8 @@ pub(super) enum Action {
 }
 
 impl Wanted {
-    pub(super) fn of<B>(request: &Request<B>) -> Self {
-        Self::recognise(request).unwrap_or(Self::SomethingElse)
-    }
-
-    fn recognise<B>(request: &Request<B>) -> Option<Self> {
+    /// `None` for what is not Engine.IO's, and for what it will refuse.
+    pub(super) fn of<B>(request: &Request<B>) -> Option<Self> {
         let rest = request.uri().path().strip_prefix(PATH)?;
         if !rest.is_empty() && !rest.starts_with('/') {
             return None;
@@ -71,18 +67,22 @@ fn parameter<'a>(query: &'a str, start: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    fn wanted(method: &str, uri: &str) -> Wanted {
+    fn wanted(method: &str, uri: &str) -> Option<Wanted> {
         Wanted::of(&Request::builder().method(method).uri(uri).body(()).unwrap())
     }
 
     #[test]
     fn requests_are_told_apart() {
         let sid = Sid::new();
-        let of = |action, protocol| Wanted::Of { sid, action, protocol };
+        let of = |action, protocol| Some(Wanted::Of { sid, action, protocol });
         for (method, uri, expected) in [
-            ("GET", "/socket.io/?EIO=4&transport=polling&t=x".to_owned(), Wanted::OpenPolling),
-            ("GET", "/socket.io?EIO=4&transport=websocket".to_owned(), Wanted::OpenWebSocket),
-            ("POST", "/socket.io/?EIO=4&transport=polling".to_owned(), Wanted::SomethingElse),
+            (
+                "GET",
+                "/socket.io/?EIO=4&transport=polling&t=x".to_owned(),
+                Some(Wanted::OpenPolling),
+            ),
+            ("GET", "/socket.io?EIO=4&transport=websocket".to_owned(), Some(Wanted::OpenWebSocket)),
+            ("POST", "/socket.io/?EIO=4&transport=polling".to_owned(), None),
             (
                 "GET",
                 format!("/socket.io/?EIO=4&transport=polling&sid={sid}"),
@@ -103,21 +103,13 @@ mod tests {
                 format!("/socket.io/?EIO=4&transport=polling&sid={sid}&sid=x"),
                 of(Action::Poll, Protocol::V4),
             ),
-            (
-                "GET",
-                format!("/socket.io/?EIO=4&transport=polling&sid=x&sid={sid}"),
-                Wanted::SomethingElse,
-            ),
-            (
-                "DELETE",
-                format!("/socket.io/?EIO=4&transport=polling&sid={sid}"),
-                Wanted::SomethingElse,
-            ),
-            ("GET", "/socket.io/?EIO=4&transport=polling&sid=".to_owned(), Wanted::SomethingElse),
-            ("GET", "/socket.io/?transport=polling".to_owned(), Wanted::SomethingElse),
-            ("GET", "/socket.io/".to_owned(), Wanted::SomethingElse),
-            ("GET", "/socket.ios/?EIO=4&transport=polling".to_owned(), Wanted::SomethingElse),
-            ("GET", "/?EIO=4&transport=polling".to_owned(), Wanted::SomethingElse),
+            ("GET", format!("/socket.io/?EIO=4&transport=polling&sid=x&sid={sid}"), None),
+            ("DELETE", format!("/socket.io/?EIO=4&transport=polling&sid={sid}"), None),
+            ("GET", "/socket.io/?EIO=4&transport=polling&sid=".to_owned(), None),
+            ("GET", "/socket.io/?transport=polling".to_owned(), None),
+            ("GET", "/socket.io/".to_owned(), None),
+            ("GET", "/socket.ios/?EIO=4&transport=polling".to_owned(), None),
+            ("GET", "/?EIO=4&transport=polling".to_owned(), None),
         ] {
             assert_eq!(wanted(method, &uri), expected, "{method} {uri}");
         }

@@ -5,6 +5,7 @@
 mod adapter_contract;
 mod cli;
 mod layers;
+mod net;
 mod providers;
 mod store_contract;
 mod support;
