@@ -208,7 +208,9 @@ impl Chat {
         let online = shared.arrive(&visit.caller, &id, reader.id()).await;
         let has_more = missed.as_ref().is_some_and(|missed| missed.has_more);
         let messages = missed.map(|missed| missed.messages);
-        let known = messages.iter().flatten().map(|message| message.id).collect();
+        let known: HashSet<_> = messages.iter().flatten().map(|message| message.id).collect();
+        // Stored since, but not in the log yet: it is among the missed.
+        let active = active.into_iter().filter(|active| !known.contains(&active.message)).collect();
         let joined = Joined {
             session: access.session,
             membership: access.membership,

@@ -73,6 +73,17 @@ pub enum Shown<'a> {
     Signal(&'a Signal),
 }
 
+impl Shown<'_> {
+    /// The message that it is about.
+    pub fn message(&self) -> Option<MessageId> {
+        match self {
+            Self::Event { event, .. } => event.kind.message(),
+            Self::Text(text) => Some(text.message),
+            Self::Signal(_) => None,
+        }
+    }
+}
+
 /// Who a socket is, for its greeting.
 #[derive(Debug, Clone, Copy)]
 pub struct Greeting<'a> {

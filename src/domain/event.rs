@@ -153,6 +153,20 @@ impl EventKind {
         }
     }
 
+    /// The message that it is about: the new one, or the answer.
+    pub fn message(&self) -> Option<MessageId> {
+        match self {
+            Self::MessageNew(message)
+            | Self::GenerationCompleted { message, .. }
+            | Self::GenerationStopped { message, .. }
+            | Self::GenerationFailed { message, .. } => Some(message.id),
+            Self::GenerationStarted { message, .. }
+            | Self::GenerationResumed { message, .. }
+            | Self::GenerationReset { message, .. } => Some(*message),
+            Self::GenerationEnded { .. } => None,
+        }
+    }
+
     /// The stored answer, where the event ends a generation.
     pub fn answer(&self) -> Option<&Arc<Message>> {
         match self {

@@ -195,7 +195,6 @@ async fn beat(shared: &Shared) {
         let redis_up = shared.adapter.is_up();
         let beat = shared.store.heartbeat(options.node, &options.address, redis_up).await;
         metrics::handles().db_up.set(f64::from(u8::from(beat.is_ok())));
-        metrics::handles().redis_up.set(f64::from(u8::from(redis_up)));
         if let Err(error) = beat {
             tracing::debug!(%error, "heartbeat");
             continue;

@@ -19,8 +19,6 @@ pub(super) struct Behind {
     texts: Vec<(GenerationId, u32, u64)>,
     /// Nothing is offered before [`Members::admit`].
     held: bool,
-    /// Messages that it has otherwise.
-    pub known: HashSet<MessageId>,
 }
 
 impl Behind {
@@ -31,13 +29,13 @@ impl Behind {
             let (id, utf16) = texts.iter().find(|(id, _)| *id == running.generation)?;
             Some((*id, running.attempt, running.text.byte_offset(*utf16)?))
         });
-        Self { applied, texts: known.collect(), held: true, known: HashSet::new() }
+        Self { applied, texts: known.collect(), held: true }
     }
 
     /// A reader that was live up to here and did not take what came next.
     pub(super) fn at(applied: u64, running: &[Running]) -> Self {
         let texts = running.iter().map(|r| (r.generation, r.attempt, r.text.len()));
-        Self { applied, texts: texts.collect(), held: false, known: HashSet::new() }
+        Self { applied, texts: texts.collect(), held: false }
     }
 
     /// How much of an attempt's text it has, in bytes.
@@ -73,6 +71,9 @@ struct Member {
     reader: Arc<dyn Reader>,
     /// `None`: live, it has everything.
     behind: Option<Behind>,
+    /// Messages that it was given from the store, before the log had them: what is still to come
+    /// about these is not for it. At most a page of them.
+    known: HashSet<MessageId>,
 }
 
 /// The readers of one session.
@@ -87,7 +88,7 @@ impl Members {
     /// Adds a reader; one that is a member already stays as it is.
     pub(super) fn add(&mut self, reader: Arc<dyn Reader>, behind: Behind) {
         if self.index(reader.id()).is_none() {
-            self.0.push(Member { reader, behind: Some(behind) });
+            self.0.push(Member { reader, behind: Some(behind), known: HashSet::new() });
         }
     }
 
@@ -105,15 +106,19 @@ impl Members {
             && let Some(behind) = &mut self.0[index].behind
         {
             behind.held = false;
-            behind.known.extend(known);
+            self.0[index].known.extend(known);
         }
     }
 
-    /// The reader and its place, where it is behind and may be offered something.
-    pub(super) fn owed(&self, reader: ReaderId) -> Option<(Arc<dyn Reader>, Behind)> {
+    /// The reader, its place and the messages it has, where it is behind and may be offered
+    /// something.
+    pub(super) fn owed(
+        &self,
+        reader: ReaderId,
+    ) -> Option<(Arc<dyn Reader>, Behind, HashSet<MessageId>)> {
         let member = &self.0[self.index(reader)?];
         let behind = member.behind.as_ref().filter(|behind| !behind.held)?;
-        Some((member.reader.clone(), behind.clone()))
+        Some((member.reader.clone(), behind.clone(), member.known.clone()))
     }
 
     /// Notes where a reader stands after it was caught up; `None`: it is live.
@@ -136,8 +141,12 @@ impl Members {
     ) {
         let mut encoded: Vec<Option<Vec<Frame>>> = vec![None; dialects.len()];
         let mut gone = Vec::new();
+        let about = shown.message();
         for member in &mut self.0 {
-            if member.behind.is_some() || except.is_some_and(|user| user == member.reader.user()) {
+            if member.behind.is_some()
+                || except.is_some_and(|user| user == member.reader.user())
+                || about.is_some_and(|message| member.known.contains(&message))
+            {
                 continue;
             }
             let dialect = member.reader.dialect();

@@ -163,8 +163,8 @@ impl Hub {
         }
     }
 
-    /// Offers a member what it is owed and lets it go on live. Messages in `known` are not
-    /// offered: it was given them otherwise since it joined.
+    /// Offers a member what it is owed and lets it go on live. Nothing about the messages in
+    /// `known` is offered: it was given them from the store since it joined.
     pub fn go_live(&self, session: &SessionId, reader: ReaderId, known: HashSet<MessageId>) {
         let Some(tail) = self.shared.watched(session) else { return };
         let mut state = tail.state();

@@ -385,7 +385,7 @@ impl TailState {
     /// Offers a member that is behind what it is owed: the events in order, what was missing of
     /// each answer joined into one text before its end, and of each running answer after them.
     pub(super) fn catch_up(&mut self, dialects: &Dialects, id: ReaderId) {
-        let Some((reader, mut behind)) = self.members.owed(id) else { return };
+        let Some((reader, mut behind, known)) = self.members.owed(id) else { return };
         let dialect = dialects.get(reader.dialect());
         let kept_from = self.applied - self.recent.len() as u64;
         if behind.applied < kept_from {
@@ -396,7 +396,10 @@ impl TailState {
         }
         let skip = usize::try_from(behind.applied - kept_from).unwrap_or(usize::MAX);
         for recent in self.recent.iter().skip(skip) {
-            let frames = owed_event(dialect, &self.session, recent, &behind);
+            let frames = match recent.event.kind.message() {
+                Some(message) if known.contains(&message) => Vec::new(),
+                _ => owed_event(dialect, &self.session, recent, &behind),
+            };
             if !frames.is_empty() && reader.offer(&frames) != Offer::Taken {
                 self.members.settle(id, Some(behind));
                 return;
@@ -407,7 +410,7 @@ impl TailState {
         for running in &self.running {
             let from = behind.text(running.generation, running.attempt);
             let Some((delta, utf16_offset)) = running.text.after(from) else { continue };
-            if delta.is_empty() {
+            if delta.is_empty() || known.contains(&running.message) {
                 continue;
             }
             let frames = dialect.encode(
@@ -450,9 +453,6 @@ fn owed_event(
     behind: &Behind,
 ) -> Vec<Frame> {
     let event = &recent.event;
-    if matches!(&event.kind, EventKind::MessageNew(message) if behind.known.contains(&message.id)) {
-        return Vec::new();
-    }
     let mut frames = Vec::new();
     if let (Some(generation), Some(answer)) = (event.kind.generation(), event.kind.answer()) {
         let from = behind.any_text(generation);

@@ -19,20 +19,22 @@ pub(super) struct Packet<A: Adapter> {
 }
 
 impl<A: Adapter> Packet<A> {
-    /// The event's name and its arguments, as JSON text.
-    pub(super) fn read(&self) -> Result<(String, Vec<&RawValue>), Error> {
+    /// The event's name, and its arguments as JSON text.
+    pub(super) fn read(&self) -> Result<(String, Result<Vec<&RawValue>, Error>), Error> {
         let malformed = || Error::invalid("the event is not a JSON array with a name");
         let Value::Str(text, attachments) = &self.value else { return Err(malformed()) };
-        if attachments.as_ref().is_some_and(|attachments| !attachments.is_empty()) {
-            return Err(Error::invalid("binary attachments are not understood"));
-        }
         let mut args: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| malformed())?;
         if args.is_empty() {
             return Err(malformed());
         }
         let name = serde_json::from_str(args.remove(0).get()).map_err(|_| malformed())?;
-        Ok((name, args))
+        let binary = attachments.as_ref().is_some_and(|attachments| !attachments.is_empty());
+        Ok((name, if binary { Err(binary_refused()) } else { Ok(args) }))
     }
+}
+
+fn binary_refused() -> Error {
+    Error::invalid("binary attachments are not understood")
 }
 
 /// Called for every event, on the reading path. Registered as a handler without a future, so that

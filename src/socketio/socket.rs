@@ -169,7 +169,7 @@ impl<'a> Session<'a> {
         let (event, command) = match packet.read() {
             Ok((event, args)) => {
                 let dialect = self.edge.dialects.get(self.dialect);
-                let command = dialect.decode(&event, &args);
+                let command = args.and_then(|args| dialect.decode(&event, &args));
                 (event, command)
             }
             Err(error) => (String::new(), Err(error)),

@@ -98,7 +98,7 @@ suite('bad input', { nodes: 1 }, (e2e) => {
   e2e('unknown events are answered and harm nobody', {}, async (cluster) => {
     const other = await bystander(cluster);
     const { socket, heard } = await open(cluster.url, { token: token() });
-    for (const event of ['nonsense', 'session:joins', '__proto__', 'constructor', '', 'x'.repeat(10_000), 'message\u0000new']) {
+    for (const event of ['nonsense', 'session:joins', '__proto__', 'constructor', '', 'x'.repeat(10_000)]) {
       const reply = await ask(socket, event, { sessionId: 'x' });
       assert.equal(reply?.ok, false, JSON.stringify(event).slice(0, 40));
       assertError(reply.error, 'INVALID');

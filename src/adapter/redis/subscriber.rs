@@ -46,7 +46,10 @@ pub(super) async fn start(shared: &Arc<Shared>, tasks: &Tasks) {
         shared.subscriber.ssubscribe(node_channel(shared.node)).await
     };
     match timeout(shared.options.command_timeout, connected).await {
-        Ok(Ok(())) => shared.up.store(true, Ordering::Relaxed),
+        Ok(Ok(())) => {
+            shared.up.store(true, Ordering::Relaxed);
+            metrics::handles().redis_up.set(1.0);
+        }
         Ok(Err(error)) => tracing::warn!(%error, "Redis is not available; starting degraded"),
         Err(_) => tracing::warn!("Redis does not answer; starting degraded"),
     }
@@ -194,6 +197,7 @@ async fn ping(shared: Arc<Shared>) {
         if shared.up.swap(up, Ordering::Relaxed) != up {
             tracing::warn!(up, "Redis");
         }
+        metrics::handles().redis_up.set(f64::from(u8::from(up)));
     }
 }
 
