@@ -390,7 +390,7 @@ export async function startCluster({ nodes: count = 1, nginx = false, env = {}, 
     const shared = {
       ...baseEnv(),
       RUST_LOG: 'info',
-      RUST_BACKTRACE: '1',
+      RUST_BACKTRACE: '0',
       LOG_FORMAT: 'text',
       NO_COLOR: '1',
       HOST: '127.0.0.1',
