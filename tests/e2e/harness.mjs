@@ -58,9 +58,18 @@ export function within(ms, what, promise) {
 
 /** Runs `job` for each item, at most `limit` at a time. The first failure ends it. */
 export async function each(items, limit, job) {
-  const queue = items.entries();
+  let next = 0;
   const worker = async () => {
-    for (const [index, item] of queue) await job(item, index);
+    while (next < items.length) {
+      const index = next;
+      next += 1;
+      try {
+        await job(items[index], index);
+      } catch (error) {
+        next = items.length; // the others end with what they are at
+        throw error;
+      }
+    }
   };
   await Promise.all(Array.from({ length: limit }, worker));
 }
@@ -68,6 +77,7 @@ export async function each(items, limit, job) {
 // ── Tests ──────────────────────────────────────────────────────────────────────────────────────
 
 const sockets = new Set();
+let testing = false;
 
 /**
  * Tests that share a cluster: `define` is given a function that adds one, whose body is given the
@@ -87,12 +97,14 @@ export function suite(name, { fresh = false, ...options }, define) {
       // The runner's own limit would give the test up without its clean-up.
       test(title, { timeout: timeout + 60_000 }, async (t) => {
         const cluster = shared ?? (await startCluster(options));
+        testing = true;
         try {
           await within(timeout, 'the test', body(cluster, t));
         } catch (error) {
           for (const node of cluster.nodes) console.error(`──── ${node.name}\n${node.log(60)}`);
           throw error;
         } finally {
+          testing = false;
           for (const socket of sockets) socket.disconnect();
           sockets.clear();
           if (fresh) await cluster.stop();
@@ -390,7 +402,7 @@ export async function startCluster({ nodes: count = 1, nginx = false, env = {}, 
     const shared = {
       ...baseEnv(),
       RUST_LOG: 'info',
-      RUST_BACKTRACE: '1',
+      RUST_BACKTRACE: '0',
       LOG_FORMAT: 'text',
       NO_COLOR: '1',
       HOST: '127.0.0.1',
@@ -474,6 +486,8 @@ export function token({ sub = 'alice', name, ttl = 3600, claims = {}, secret = S
  * socket.io-client's own. It is closed at the end of its test.
  */
 export function client(url, { token: jwt, auth, ...options } = {}) {
+  // What a failed test left running must not open sockets that nobody closes.
+  if (!testing) throw new Error('the test is over');
   const socket = io(`${url}/chat`, {
     transports: ['websocket'],
     forceNew: true,
