@@ -116,6 +116,9 @@ if (!/^#[A-Za-z0-9._:-]{1,128}$/.test(location.hash)) history.replaceState(null,
 const sessionId = location.hash.slice(1);
 addEventListener("hashchange", () => location.reload());
 
+// No message has this id: whoever has nothing is given the newest.
+const NO_MESSAGE = "00000000-0000-0000-0000-000000000000";
+
 let name = stored("tokencast.name") || `guest-${random(5)}`;
 let token, me, nodeId, lastMessageId, noticeTimer, joining;
 const messages = new Map(); // id → bubble
@@ -181,8 +184,9 @@ class Bubble {
   get length() { return this.node.length; }
   set text(text) { if (this.node.data !== text) this.node.data = text; }
 
-  author(who, mine = false) {
+  author(who, role, mine = false) {
     this.meta.textContent = who;
+    this.element.dataset.role = role;
     this.element.toggleAttribute("data-mine", mine);
   }
 
@@ -212,7 +216,7 @@ function streaming({ streamId, messageId, agentId }) {
   let at = streams.get(streamId);
   if (!at) {
     at = bubble(messageId);
-    at.author(agentId ?? "assistant");
+    at.author(agentId ?? "assistant", "assistant");
     at.running(streamId);
   }
   return at;
@@ -222,17 +226,10 @@ function streaming({ streamId, messageId, agentId }) {
 function showMessage(message, before) {
   const at = bubble(message.id, before);
   const mine = message.role === "user" && message.userId === me;
-  at.author(message.role === "assistant" ? message.agentId ?? "assistant" : mine ? "You" : online.get(message.userId) ?? message.userId ?? "?", mine);
+  at.author(message.role === "assistant" ? message.agentId ?? "assistant" : mine ? "You" : online.get(message.userId) ?? message.userId ?? "?", message.role, mine);
   at.text = message.isDeleted ? "(deleted)" : message.content;
   if (message.role === "assistant") at.ended(at.note.textContent);
   if (!before) lastMessageId = message.id;
-}
-
-async function rest(path, options = {}) {
-  const headers = { "Content-Type": "application/json", Authorization: `Bearer ${token}` };
-  const response = await fetch(path, { ...options, headers });
-  if (!response.ok) throw new Error(`${path}: HTTP ${response.status}`);
-  return response.json();
 }
 
 async function auth() {
@@ -251,13 +248,13 @@ function join() {
   joining ??= joinNow().finally(() => { joining = undefined; });
 }
 
-async function joinNow(isRetry = false) {
+async function joinNow() {
   const known = Object.fromEntries([...streams].map(([id, at]) => [id, at.length]));
+  const first = !lastMessageId;
   let joined;
   try {
-    joined = await socket.emit("session:join", { sessionId, lastMessageId, streams: known });
+    joined = await socket.emit("session:join", { sessionId, lastMessageId: lastMessageId ?? NO_MESSAGE, streams: known });
   } catch (error) {
-    if (error.code === "NOT_FOUND" && !isRetry && (await createRoom())) return joinNow(true);
     if (error.code !== "LOST") notice(explain(error), 60000);
     return;
   }
@@ -267,45 +264,23 @@ async function joinNow(isRetry = false) {
   const active = new Set((joined.activeStreams ?? []).map(({ streamId }) => streamId));
   for (const [id, at] of [...streams]) if (!active.has(id)) at.ended();
   keepingEnd(() => (joined.activeStreams ?? []).forEach(streaming));
-  if (joined.session?.ownerId === me && joined.session.visibility === "private") openRoom();
-  if (joined.hasMore) clearStored();
-  if (!lastMessageId) await loadHistory();
+  // Too much was missed to be told: the page begins again, with the newest.
+  if (joined.hasMore && !first) { clearStored(); return joinNow(); }
   for (const [id, prompt] of unsent) ask(prompt, id);
 }
 
-const createRoom = () => rest("/api/chat/sessions", { method: "POST", body: JSON.stringify({ id: sessionId, visibility: "open" }) }).then(() => true, () => false);
-
-/** So that whoever is given the link may follow it. */
-const openRoom = () => rest(`/api/chat/sessions/${sessionId}`, { method: "PATCH", body: JSON.stringify({ visibility: "open" }) }).catch(() => {});
-
-/** Too much was missed to be told: the page begins again, but for what is running. */
+/** All but what is running. */
 function clearStored() {
   const running = new Set(streams.values());
   for (const [id, at] of messages) if (!running.has(at)) { at.element.remove(); messages.delete(id); }
   lastMessageId = undefined;
 }
 
-/** What was said before this page came, above what has come since. */
-async function loadHistory() {
-  const page = await rest(`/api/chat/sessions/${sessionId}/messages?limit=50`).catch(() => undefined);
-  if (!page?.messages?.length) return;
-  const first = $("log").firstChild;
-  keepingEnd(() => page.messages.forEach((message) => showMessage(message, messages.has(message.id) ? undefined : first)));
-  lastMessageId = page.messages.at(-1).id;
-}
-
-async function loadAgents() {
-  const answer = await rest("/api/chat/agents").catch(() => []);
-  const agents = Array.isArray(answer) ? answer : answer.agents ?? [];
-  $("agent").replaceChildren(...agents.map(({ id, name: shown }) => new Option(shown ?? id, id)));
-  $("agent").hidden = agents.length < 2;
-}
-
 /** The same `clientMessageId` makes asking again harmless. */
 async function ask(prompt, clientMessageId = random(20)) {
   unsent.set(clientMessageId, prompt);
   try {
-    await socket.emit("stream:request", { sessionId, prompt, agentId: $("agent").value || undefined, clientMessageId });
+    await socket.emit("stream:request", { sessionId, prompt, clientMessageId });
     unsent.delete(clientMessageId);
   } catch (error) {
     if (error.code === "LOST") return notice("Not connected. The message goes out when the connection is back.");
@@ -323,10 +298,12 @@ const socket = new Socket("/chat", auth, showState)
     [me, nodeId] = [userId, node];
     showState("online");
     join();
-    if (!$("agent").length) loadAgents();
   })
-  .on("messages:missed", here(({ messages: missed, hasMore }) => {
-    if (!hasMore) missed.forEach((message) => showMessage(message)); // Else the ack of the join begins anew.
+  .on("messages:missed", here(({ messages: missed }) => {
+    // What is running already stands below what came before it.
+    const running = [...streams.values()][0]?.element;
+    missed.forEach((message) => showMessage(message, messages.has(message.id) ? undefined : running));
+    lastMessageId = missed.at(-1)?.id ?? lastMessageId;
   }))
   .on("message:new", here((message) => showMessage(message)))
   .on("message:edited", here((message) => messages.has(message.id) && showMessage(message, messages.get(message.id).element)))
@@ -387,11 +364,6 @@ prompt.addEventListener("keydown", (event) => {
 $("stop").addEventListener("click", () => {
   const streamId = [...streams.keys()].at(-1);
   if (streamId) socket.emit("stream:stop", { streamId }).catch((error) => notice(explain(error)));
-});
-$("copy").addEventListener("click", async () => {
-  const told = await navigator.clipboard?.writeText(location.href).then(() => "Copied", () => undefined);
-  $("copy").textContent = told ?? "Copy it from the address bar";
-  setTimeout(() => { $("copy").textContent = "Copy link"; }, 2000);
 });
 const rename = (event) => {
   event.preventDefault();
