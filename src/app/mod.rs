@@ -300,7 +300,10 @@ fn serve_on(listener: Listener, router: Router, servers: &Tasks) {
 async fn adapter(node: NodeId, config: &Config, tasks: &Tasks) -> anyhow::Result<SharedAdapter> {
     let events_max = config.log.events_max.get();
     Ok(match &config.redis {
-        None => Arc::new(Memory::new(node, events_max, config.log.ttl, SharedMemory::default())),
+        None => {
+            metrics::handles().cluster_nodes.set(1.0);
+            Arc::new(Memory::new(node, events_max, config.log.ttl, SharedMemory::default()))
+        }
         Some(redis) => {
             let options = RedisOptions {
                 url: redis.url.clone(),

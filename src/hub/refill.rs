@@ -1,6 +1,7 @@
 //! Reading what was not heard: opening a tail, filling its gaps, comparing heads, and letting go
 //! of sessions that nobody watches.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -103,21 +104,29 @@ pub(super) async fn watch_over(watched: Weak<Shared>) {
     let mut idle = interval(IDLE_EVERY);
     idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut compared = Instant::now();
+    let mut owed = false;
     loop {
         let Some(shared) = watched.upgrade() else { return };
-        let dirty = tokio::select! {
-            () = shared.dirty.notified() => true,
-            _ = idle.tick() => false,
-        };
+        tokio::select! {
+            () = shared.dirty.notified() => owed = true,
+            _ = idle.tick() => {}
+        }
+        if !shared.adapter.is_up() {
+            // Each try would only wait for its timeout. What is owed stays owed.
+            continue;
+        }
         let tails: Vec<Arc<Tail>> = {
             let tails = shared.tails.read().unwrap_or_else(PoisonError::into_inner);
             tails.values().cloned().collect()
         };
-        if dirty || compared.elapsed() >= shared.options.compare_every {
+        if owed || compared.elapsed() >= shared.options.compare_every {
             compared = Instant::now();
+            // Where Redis went away meanwhile, they are compared again once it is back.
+            let failed = AtomicBool::new(false);
             stream::iter(&tails)
-                .for_each_concurrent(TAILS_AT_ONCE, |tail| compare(&shared, tail))
+                .for_each_concurrent(TAILS_AT_ONCE, |tail| compare(&shared, tail, &failed))
                 .await;
+            owed = failed.into_inner();
         }
         let linger = shared.options.linger;
         let idle_tails = tails.iter().filter(|tail| tail.state().is_idle(linger));
@@ -127,8 +136,9 @@ pub(super) async fn watch_over(watched: Weak<Shared>) {
     }
 }
 
-/// Fills a gap that nothing has shown, because the last thing that happened was missed.
-async fn compare(shared: &Shared, tail: &Arc<Tail>) {
+/// Fills a gap that nothing has shown, because the last thing that happened was missed. Says so
+/// where the heads could not be compared.
+async fn compare(shared: &Shared, tail: &Arc<Tail>, failed: &AtomicBool) {
     let (position, texts, lens) = {
         let state = tail.state();
         let texts: Vec<_> = state.running.iter().map(|r| (r.generation, r.attempt)).collect();
@@ -136,8 +146,7 @@ async fn compare(shared: &Shared, tail: &Arc<Tail>) {
         (state.position, texts, lens)
     };
     let Ok(head) = shared.adapter.head(&tail.session, &texts).await else {
-        // Redis is away: when it is back, the reconnect makes everything dirty again.
-        return;
+        return failed.store(true, Ordering::Relaxed);
     };
     let longer = head.text_lens.iter().zip(&lens).any(|(there, here)| there > here);
     if (head.position > position || longer) && tail.state().begin_refill() {

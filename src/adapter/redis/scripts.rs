@@ -1,11 +1,15 @@
 //! What Redis does in one step. Kept to the commands each needs: Redis pays about a microsecond
 //! for every one of them.
 
+use std::time::Instant;
+
 use fred::clients::Client;
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::LuaInterface;
 use fred::types::scripts::Script;
 use fred::types::{FromValue, Value};
+
+use crate::telemetry::metrics;
 
 /// Appends to a text at an expected offset and publishes.
 ///
@@ -172,13 +176,16 @@ pub(super) async fn call<R: FromValue>(
     keys: Vec<String>,
     args: Vec<Value>,
 ) -> Result<R, Error> {
-    match script.evalsha::<R, _, _, _>(client, keys.clone(), args.clone()).await {
+    let begun = Instant::now();
+    let answered = match script.evalsha::<R, _, _, _>(client, keys.clone(), args.clone()).await {
         Err(error) if is_unknown_script(&error) => {
             let lua = script.lua().cloned().unwrap_or_default();
             client.eval(lua, keys, args).await
         }
         answered => answered,
-    }
+    };
+    metrics::handles().redis_command.record(begun.elapsed());
+    answered
 }
 
 fn is_unknown_script(error: &Error) -> bool {

@@ -13,7 +13,7 @@ mod outbox;
 mod row;
 mod session;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -26,6 +26,7 @@ use crate::store::{
     Accepted, Access, CreatedSession, Finish, Finished, Missed, NewGeneration, NewSession,
     Outgoing, StopRequested, Store, StoreError,
 };
+use crate::telemetry::metrics;
 
 /// A store on one database.
 pub(in crate::store) struct Sql {
@@ -46,7 +47,10 @@ impl Sql {
         doing: &'static str,
         task: impl Future<Output = sqlx::Result<T>>,
     ) -> Result<T, StoreError> {
-        bounded(doing, self.limit, passes, task).await
+        let begun = Instant::now();
+        let done = bounded(doing, self.limit, passes, task).await;
+        metrics::handles().db_query.record(begun.elapsed());
+        done
     }
 }
 
