@@ -4,6 +4,8 @@
 //! and finishes exactly once, guarded by owner and attempt. It must not know readers or dialects:
 //! whoever wants to see the text reads the log.
 
+mod ending;
+mod meter;
 mod run;
 mod writer;
 
@@ -25,6 +27,10 @@ use crate::telemetry::metrics;
 
 /// How often a node looks for stops that it was not told of, and says that it lives.
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
+/// How often, in heartbeats, it looks for generations of dead nodes.
+const ORPHANS_EVERY: u32 = 6;
+/// The pauses between tries while the database or Redis is away.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How long an attempt may take to store its end, once it was told to come to one.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
 
@@ -190,6 +196,7 @@ async fn beat(shared: &Shared) {
     let mut ticks = interval(HEARTBEAT_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let options = &shared.options;
+    let mut beats = 0_u32;
     loop {
         ticks.tick().await;
         let redis_up = shared.adapter.is_up();
@@ -197,7 +204,16 @@ async fn beat(shared: &Shared) {
         metrics::handles().db_up.set(f64::from(u8::from(beat.is_ok())));
         if let Err(error) = beat {
             tracing::debug!(%error, "heartbeat");
+            // After an outage all nodes look dead until they have beaten again.
+            beats = 0;
             continue;
+        }
+        beats = beats.wrapping_add(1);
+        // Not before this node has seen the others' heartbeats for as long as makes them dead.
+        if u128::from(beats) * HEARTBEAT_EVERY.as_millis() > ending::DEAD_AFTER.as_millis()
+            && beats.is_multiple_of(ORPHANS_EVERY)
+        {
+            ending::end_orphans(shared).await;
         }
         if shared.running().is_empty() {
             continue;

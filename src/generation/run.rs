@@ -3,26 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::metrics::{Gauge, Histogram};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::ending::{metadata, store_end};
+use super::meter::Meter;
 use super::writer::{Joining, Settled, Writer};
-use super::{FINISH_WITHIN, Shared, Stop, Voice};
+use super::{PAUSE, Shared, Stop, Voice};
 use crate::domain::{
     Author, Error, ErrorCode, Event, EventKind, Generation, Message, Outcome, StopReason,
     Timestamp, Usage,
 };
 use crate::llm::{Delta, Deltas, ProviderError, Request, Speaker, Turn};
 use crate::store::{Finish, Finished, Outgoing, StoreError};
-use crate::telemetry::{TokenMeter, metrics};
 
 /// How long the end waits for the log to have the whole text; after it the stored answer brings
 /// what is missing.
 const SETTLE_WITHIN: Duration = Duration::from_secs(2);
-/// The pauses between tries while the database or Redis is away.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// Runs an attempt to its end.
 pub(super) async fn attempt(
@@ -87,41 +85,6 @@ struct Attempt<'a> {
     opening: Option<BoxFuture<'static, ()>>,
     usage: Usage,
     first_token: Option<Timestamp>,
-}
-
-/// What is measured of an attempt; active until it is dropped.
-struct Meter {
-    provider: &'static str,
-    agent: String,
-    active: Gauge,
-    first_token: Histogram,
-    rate: TokenMeter,
-}
-
-impl Meter {
-    fn new(provider: &'static str, agent: &str) -> Self {
-        let active = metrics::streams_active(provider, agent);
-        active.increment(1.0);
-        Self {
-            provider,
-            agent: agent.to_owned(),
-            active,
-            first_token: metrics::time_to_first_token(provider),
-            rate: metrics::token_meter(provider),
-        }
-    }
-
-    fn ended(&self, outcome: &'static str, usage: Usage) {
-        metrics::streams(self.provider, &self.agent, outcome).increment(1);
-        metrics::tokens(self.provider, &self.agent, "input").increment(usage.input_tokens);
-        metrics::tokens(self.provider, &self.agent, "output").increment(usage.output_tokens);
-    }
-}
-
-impl Drop for Meter {
-    fn drop(&mut self) {
-        self.active.decrement(1.0);
-    }
 }
 
 /// Why writing ended before the provider did.
@@ -384,31 +347,6 @@ where
     }
 }
 
-/// Stores an end for as long as it takes; while the node shuts down, for [`FINISH_WITHIN`].
-async fn store_end(shared: &Shared, finish: &Finish) -> Option<Finished> {
-    let mut pause = PAUSE.0;
-    let given_up = async {
-        shared.runs.stopping().cancelled().await;
-        sleep(FINISH_WITHIN).await;
-    };
-    tokio::pin!(given_up);
-    loop {
-        match shared.store.finish(finish).await {
-            Ok(finished) => return Some(finished),
-            Err(error @ StoreError::Unexpected { .. }) => {
-                tracing::error!(generation = %finish.generation, source = ?error, "store answer");
-                return None;
-            }
-            Err(error) => tracing::warn!(generation = %finish.generation, %error, "store answer"),
-        }
-        tokio::select! {
-            () = sleep(pause) => {}
-            () = &mut given_up => return None,
-        }
-        pause = (pause * 2).min(PAUSE.1);
-    }
-}
-
 fn turn(message: Message) -> Option<Turn> {
     let speaker = match message.author {
         Author::User => Speaker::User,
@@ -416,21 +354,6 @@ fn turn(message: Message) -> Option<Turn> {
         Author::System => return None,
     };
     (!message.content.is_empty()).then_some(Turn { speaker, content: message.content })
-}
-
-fn metadata(outcome: &Outcome) -> serde_json::Map<String, serde_json::Value> {
-    let mut metadata = serde_json::Map::new();
-    match outcome {
-        Outcome::Completed { .. } => {}
-        Outcome::Stopped { .. } => {
-            metadata.insert("stopped".into(), true.into());
-        }
-        Outcome::Failed { error } => {
-            metadata.insert("partial".into(), true.into());
-            metadata.insert("error".into(), error.code.as_str().into());
-        }
-    }
-    metadata
 }
 
 fn timed_out(whole: bool) -> Error {

@@ -7,6 +7,7 @@
 //!
 //! It must not know sockets, HTTP, the database or who may see what.
 
+mod catch_up;
 mod members;
 mod refill;
 mod tail;

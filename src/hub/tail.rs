@@ -5,10 +5,9 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::HubOptions;
 use super::members::{Behind, Members};
-use super::{HubOptions, Offer, ReaderId};
-use crate::dialect::{Dialect, Dialects, Frame, Shown, TextShown};
-use crate::domain::text::utf16_len;
+use crate::dialect::{Dialects, Shown, TextShown};
 use crate::domain::{
     ActiveGeneration, AgentId, Chunk, Event, EventId, EventKind, GenerationId, Message, MessageId,
     Position, SessionId, Signal, Text, Timestamp,
@@ -81,14 +80,14 @@ pub(super) enum Applied {
     Gap,
 }
 
-struct Recent {
-    event: Arc<Event>,
+pub(super) struct Recent {
+    pub event: Arc<Event>,
     /// The next chunk's number, of the generation that the event is about.
-    seq: u64,
+    pub seq: u64,
 }
 
 pub(super) struct TailState {
-    session: SessionId,
+    pub session: SessionId,
     /// `false` while it is opened or a gap is filled: what arrives waits in `pending`.
     live: bool,
     /// Something arrived that `pending` had no room for.
@@ -97,8 +96,8 @@ pub(super) struct TailState {
     pending_max: usize,
     pub position: Position,
     /// Counts the events applied by this tail, whatever their epoch.
-    applied: u64,
-    recent: VecDeque<Recent>,
+    pub applied: u64,
+    pub recent: VecDeque<Recent>,
     recent_max: usize,
     /// The ids of `recent`: an event that is appended twice is shown once.
     seen: HashSet<EventId>,
@@ -382,59 +381,6 @@ impl TailState {
         self.members.hand(dialects, &self.session, Shown::Signal(signal), except, || None);
     }
 
-    /// Offers a member that is behind what it is owed: the events in order, what was missing of
-    /// each answer joined into one text before its end, and of each running answer after them.
-    pub(super) fn catch_up(&mut self, dialects: &Dialects, id: ReaderId) {
-        let Some((reader, mut behind, known)) = self.members.owed(id) else { return };
-        let dialect = dialects.get(reader.dialect());
-        let kept_from = self.applied - self.recent.len() as u64;
-        if behind.applied < kept_from {
-            tracing::info!(session = %self.session, "a reader fell behind what is kept");
-            self.members.remove(id);
-            reader.close();
-            return;
-        }
-        let skip = usize::try_from(behind.applied - kept_from).unwrap_or(usize::MAX);
-        for recent in self.recent.iter().skip(skip) {
-            let frames = match recent.event.kind.message() {
-                Some(message) if known.contains(&message) => Vec::new(),
-                _ => owed_event(dialect, &self.session, recent, &behind),
-            };
-            if !frames.is_empty() && reader.offer(&frames) != Offer::Taken {
-                self.members.settle(id, Some(behind));
-                return;
-            }
-            behind.applied += 1;
-            advance(&mut behind, &recent.event.kind);
-        }
-        for running in &self.running {
-            let from = behind.text(running.generation, running.attempt);
-            let Some((delta, utf16_offset)) = running.text.after(from) else { continue };
-            if delta.is_empty() || known.contains(&running.message) {
-                continue;
-            }
-            let frames = dialect.encode(
-                &self.session,
-                Shown::Text(TextShown {
-                    generation: running.generation,
-                    message: running.message,
-                    seq: running.seq,
-                    utf16_offset,
-                    delta,
-                    so_far: running.text.as_str(),
-                    tokens: running.tokens,
-                }),
-            );
-            metrics::handles().coalesced_chunks.increment(1);
-            if reader.offer(&frames) != Offer::Taken {
-                self.members.settle(id, Some(behind));
-                return;
-            }
-            behind.set_text(running.generation, running.attempt, running.text.len());
-        }
-        self.members.settle(id, None);
-    }
-
     /// Whether nobody has been a member for `linger`. Looks, and remembers since when.
     pub(super) fn is_idle(&mut self, linger: Duration) -> bool {
         if !self.members.is_empty() {
@@ -442,55 +388,5 @@ impl TailState {
             return false;
         }
         self.empty_since.get_or_insert_with(Instant::now).elapsed() >= linger
-    }
-}
-
-/// What a member that stands at `behind` is shown of one event.
-fn owed_event(
-    dialect: &dyn Dialect,
-    session: &SessionId,
-    recent: &Recent,
-    behind: &Behind,
-) -> Vec<Frame> {
-    let event = &recent.event;
-    let mut frames = Vec::new();
-    if let (Some(generation), Some(answer)) = (event.kind.generation(), event.kind.answer()) {
-        let from = behind.any_text(generation);
-        let rest = usize::try_from(from).ok().and_then(|from| answer.content.get(from..));
-        if let Some(delta) = rest.filter(|delta| !delta.is_empty()) {
-            frames = dialect.encode(
-                session,
-                Shown::Text(TextShown {
-                    generation,
-                    message: answer.id,
-                    seq: recent.seq.saturating_sub(1),
-                    utf16_offset: utf16_len(&answer.content) - utf16_len(delta),
-                    delta,
-                    so_far: &answer.content,
-                    tokens: answer.tokens.unwrap_or(0),
-                }),
-            );
-            metrics::handles().coalesced_chunks.increment(1);
-        }
-    }
-    frames.extend(dialect.encode(session, Shown::Event { event, seq: recent.seq }));
-    frames
-}
-
-/// Where a member stands after an event.
-fn advance(behind: &mut Behind, kind: &EventKind) {
-    match kind {
-        EventKind::GenerationStarted { generation, attempt, .. }
-        | EventKind::GenerationReset { generation, attempt, .. } => {
-            behind.set_text(*generation, *attempt, 0);
-        }
-        EventKind::GenerationResumed { generation, attempt, .. } => {
-            behind.rename_attempt(*generation, *attempt);
-        }
-        kind => {
-            if let (Some(generation), Some(_)) = (kind.generation(), kind.answer()) {
-                behind.forget(generation);
-            }
-        }
     }
 }

@@ -255,6 +255,14 @@ pub trait Store: Send + Sync {
     async fn stop_requests(&self, owner: NodeId)
     -> Result<Vec<(GenerationId, UserId)>, StoreError>;
 
+    /// At most `limit` unfinished generations that are older than `dead_after` and whose owner has
+    /// given no heartbeat for as long, by the database's clock, oldest first.
+    async fn orphans(
+        &self,
+        dead_after: Duration,
+        limit: u32,
+    ) -> Result<Vec<Generation>, StoreError>;
+
     /// The newest `limit` messages up to and including `last`, oldest first, deleted ones left
     /// out: the context of an answer.
     async fn context(

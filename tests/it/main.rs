@@ -4,6 +4,7 @@
 
 mod adapter_contract;
 mod cli;
+mod hub;
 mod layers;
 mod net;
 mod providers;

@@ -1,5 +1,7 @@
 //! Generations: who runs them, how far they are, and who asked to stop them.
 
+use std::time::Duration;
+
 use sqlx::types::Json;
 use uuid::Uuid;
 
@@ -203,4 +205,27 @@ pub(super) async fn stop_requests(
     .fetch_all(pool)
     .await?;
     requests.into_iter().map(|(id, by)| Ok((GenerationId(id), row::id(&by)?))).collect()
+}
+
+/// The unfinished generations whose owner has fallen silent.
+pub(super) async fn orphans(
+    pool: &Pool,
+    dead_after: Duration,
+    limit: u32,
+) -> sqlx::Result<Vec<Generation>> {
+    let rows: Vec<GenerationRow> = sqlx::query_as(concat!(
+        "SELECT ",
+        generation_columns!(),
+        " FROM stream WHERE completed_at IS NULL AND created_at <= ",
+        now_less!("$1"),
+        " AND NOT EXISTS (SELECT 1 FROM node WHERE node.id = stream.owner_node_id \
+         AND node.heartbeat_at > ",
+        now_less!("$1"),
+        ") ORDER BY created_at LIMIT $2",
+    ))
+    .bind(i64::try_from(dead_after.as_millis()).unwrap_or(i64::MAX / 2))
+    .bind(i64::from(limit))
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter().map(GenerationRow::read).collect()
 }

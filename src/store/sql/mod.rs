@@ -114,6 +114,14 @@ impl Store for Sql {
         self.run("read stop requests", generation::stop_requests(&self.reads, owner)).await
     }
 
+    async fn orphans(
+        &self,
+        dead_after: Duration,
+        limit: u32,
+    ) -> Result<Vec<Generation>, StoreError> {
+        self.run("read orphans", generation::orphans(&self.reads, dead_after, limit)).await
+    }
+
     async fn context(
         &self,
         session: &SessionId,
