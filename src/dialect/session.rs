@@ -296,7 +296,7 @@ fn encode_event(session: &SessionId, event: &Event, seq: u64) -> Vec<Frame> {
         }
         EventKind::GenerationFailed { generation, message, error } => {
             let mut json = StreamJson::new(*generation, session, message.id);
-            json.error = Some(ErrorJson::new(error, None));
+            json.error = Some(ErrorJson::new(error, Some("stream:request")));
             vec![Frame::new("stream:error", &json)]
         }
     }

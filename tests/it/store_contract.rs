@@ -53,7 +53,8 @@ contracts! {
         only_the_running_attempt_of_the_owner_ends_it
         a_generation_begins_for_its_owner_unless_it_is_to_stop
         a_stop_request_is_kept_until_the_end
-        a_stop_and_an_end_may_race;
+        a_stop_and_an_end_may_race
+        orphans_are_the_unfinished_generations_of_silent_nodes;
     read:
         a_session_is_made_once_and_seen_with_ones_own_part_in_it
         of_racing_makers_one_makes_the_session

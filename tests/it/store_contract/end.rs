@@ -8,7 +8,7 @@ use tokencast::domain::{
     Author, Error, ErrorCode, EventKind, GenerationId, NodeId, Outcome, Status, StopReason,
     Timestamp,
 };
-use tokencast::store::{Finish, Finished, StopRequested};
+use tokencast::store::{Finish, Finished, NewGeneration, StopRequested};
 
 use super::database::{
     Database, accepted, completed, finished, messages, outbox, prompt, user, with_sessions,
@@ -185,4 +185,33 @@ pub(super) async fn a_stop_and_an_end_may_race(database: &Database) {
             StopRequested::Unknown => panic!("it is known"),
         }
     }
+}
+
+pub(super) async fn orphans_are_the_unfinished_generations_of_silent_nodes(database: &Database) {
+    let store = with_sessions(database, &["s"]).await;
+    let (alive, dead) = (NodeId::new(), NodeId::new());
+    let by = |owner| NewGeneration { owner, ..prompt("s", "hello") };
+    let (of_alive, ..) = accepted(&store, &by(alive)).await;
+    let (of_dead, ..) = accepted(&store, &by(dead)).await;
+    let (over, ..) = accepted(&store, &by(dead)).await;
+    finished(&store, &completed(&over)).await;
+    let (of_nobody, ..) = accepted(&store, &by(NodeId::new())).await;
+    for node in [alive, dead] {
+        store.heartbeat(node, "10.0.0.1:3000", true).await.unwrap();
+    }
+    let hour = Duration::from_secs(3600);
+    assert_eq!(store.orphans(hour, 10).await.unwrap(), [], "all are young");
+
+    let long_ago = database.at(1);
+    database.execute(&format!("UPDATE stream SET created_at = {long_ago}")).await;
+    let ids = async |after| -> Vec<_> {
+        store.orphans(after, 10).await.unwrap().into_iter().map(|orphan| orphan.id).collect()
+    };
+    assert_eq!(ids(hour).await, [of_nobody.id], "the others' nodes have been heard");
+    database.execute(&format!("UPDATE node SET heartbeat_at = {long_ago}")).await;
+    store.heartbeat(alive, "10.0.0.1:3000", true).await.unwrap();
+    let mut orphans = ids(hour).await;
+    orphans.sort();
+    assert_eq!(orphans, [of_dead.id, of_nobody.id], "and not {}", of_alive.id);
+    assert_eq!(store.orphans(hour, 1).await.unwrap().len(), 1);
 }
