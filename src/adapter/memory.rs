@@ -170,6 +170,13 @@ impl Log for Memory {
         }
     }
 
+    fn show_event(&self, session: &SessionId, event: Arc<Event>) {
+        let feed = self.state().nodes.get(&self.node).and_then(|sinks| sinks.feed.upgrade());
+        if let Some(feed) = feed {
+            feed.unlogged(session, event);
+        }
+    }
+
     async fn append_event(
         &self,
         session: &SessionId,

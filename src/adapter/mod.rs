@@ -106,6 +106,10 @@ pub trait Log: Send + Sync {
     /// Shows a chunk to this node's own readers ahead of the log, where appends are late.
     fn show(&self, session: &SessionId, chunk: Chunk);
 
+    /// Shows an event to this node's own readers ahead of the log, where it could not be appended.
+    /// It is still to be appended, under the same id.
+    fn show_event(&self, session: &SessionId, event: Arc<Event>);
+
     /// Appends an event and publishes it, in one step; on success the [`Feed`] has it too.
     /// Begins a new epoch where the log turns out to be shorter than this node knows it to be.
     /// Repeated, the event stands in the log twice, under one id.
@@ -222,6 +226,8 @@ pub trait Feed: Send + Sync {
     fn chunk(&self, session: &SessionId, chunk: Chunk);
     /// An event was appended. May come twice, late, or after a gap.
     fn event(&self, session: &SessionId, position: Position, event: Arc<Event>);
+    /// An event happened here that the log does not have yet; it comes again with its position.
+    fn unlogged(&self, session: &SessionId, event: Arc<Event>);
     /// A signal came.
     fn signal(&self, session: &SessionId, signal: Signal);
     /// Anything may have been missed since: every tail must compare heads.

@@ -78,7 +78,12 @@ impl App {
         let hub = Hub::new(
             adapter.clone(),
             dialects.clone(),
-            HubOptions { linger: config.log.tail_linger, ..HubOptions::default() },
+            HubOptions {
+                linger: config.log.tail_linger,
+                // Whatever the log holds is recognised when it is read again.
+                recent_max: config.log.events_max.get(),
+                ..HubOptions::default()
+            },
             background.clone(),
         );
         let (notify, notices) = mpsc::channel(NOTICES_MAX);
@@ -137,7 +142,7 @@ impl App {
                     .await
                     .context("METRICS_PORT: 0 turns it off")?;
                 let address = listener.local_addr().context("read the metrics address")?;
-                serve_on(listener, private(), &servers);
+                serve_on(listener, private(), &background);
                 Some(address)
             }
         };
@@ -262,9 +267,6 @@ fn introduce(app: &App, config: &Config) {
         let default = agent.id == config.agents.default;
         let (provider, model) = (agent.provider.as_str(), &agent.model);
         tracing::info!(agent = %agent.id, provider, model, default, "answers");
-    }
-    if config.auth.dev_auth {
-        tracing::warn!("DEV_AUTH is on: anybody who can reach this node gets a token by asking");
     }
     if let Some(address) = app.metrics_address {
         tracing::info!("metrics at http://{address}/metrics");

@@ -237,6 +237,12 @@ pub(super) fn check_relations(reader: &mut Reader<'_>, config: &Config) {
             reader.refuse(name, message);
         }
     }
+    let (buffer, payload) = (config.socket.outbound_max, config.socket.payload_max);
+    if buffer > payload / 2 {
+        // A polling batch holds PAYLOAD_MAX; what does not fit is lost in an upgrade.
+        let message = format!("{buffer} is more than half of PAYLOAD_MAX ({payload})");
+        reader.refuse("SOCKET_BUFFER_MAX", message);
+    }
     if config.redis.is_some() && config.database.kind == DatabaseKind::Sqlite {
         reader.warn(
             "DATABASE_URL",

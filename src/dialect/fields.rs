@@ -1,9 +1,12 @@
 //! Reads a payload field by field, so that every refusal names the field.
 
+use std::str::FromStr;
+
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::domain::Error;
+use crate::domain::ids::InvalidId;
 
 /// A JSON object whose fields are taken out by name.
 pub(super) struct Fields(Map<String, Value>);
@@ -41,25 +44,21 @@ impl Fields {
         self.optional_text(name)?.ok_or_else(|| Error::invalid(format!("{name} is missing")))
     }
 
-    /// A string that something else is made of.
+    /// A string that an id is made of.
     pub(super) fn parsed<T>(&mut self, name: &str) -> Result<T, Error>
     where
-        T: std::str::FromStr,
-        T::Err: std::fmt::Display,
+        T: FromStr<Err = InvalidId>,
     {
         self.optional_parsed(name)?.ok_or_else(|| Error::invalid(format!("{name} is missing")))
     }
 
     pub(super) fn optional_parsed<T>(&mut self, name: &str) -> Result<Option<T>, Error>
     where
-        T: std::str::FromStr,
-        T::Err: std::fmt::Display,
+        T: FromStr<Err = InvalidId>,
     {
-        let text = self.optional_text(name)?;
-        text.map(|text| {
-            text.parse().map_err(|error: T::Err| Error::invalid(format!("{name}: {error}")))
-        })
-        .transpose()
+        let Some(text) = self.optional_text(name)? else { return Ok(None) };
+        let refused = |error: InvalidId| Error::invalid(format!("{name} must be {}", error.rule()));
+        text.parse().map(Some).map_err(refused)
     }
 
     /// A number within a range.

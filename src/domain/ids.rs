@@ -15,6 +15,13 @@ pub struct InvalidId {
     rule: &'static str,
 }
 
+impl InvalidId {
+    /// What a right one looks like, as in "1 to 256 bytes".
+    pub fn rule(&self) -> &'static str {
+        self.rule
+    }
+}
+
 /// Defines a cheaply cloned string identifier with its validity rule.
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $what:literal, $rule:literal, $valid:expr) => {

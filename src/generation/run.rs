@@ -223,6 +223,7 @@ impl Attempt<'_> {
         async move {
             let mut announce = announce.into_iter().peekable();
             let mut pause = PAUSE.0;
+            let mut shown = false;
             loop {
                 let appended = match announce.peek() {
                     Some(outgoing) => shared.outbox.deliver(outgoing).await,
@@ -233,6 +234,13 @@ impl Attempt<'_> {
                     Ok(_) => {}
                     Err(error) => {
                         tracing::debug!(%session, %error, "announce generation");
+                        if !std::mem::replace(&mut shown, true) {
+                            // This node's own readers do not wait for Redis.
+                            for outgoing in announce.clone() {
+                                shared.adapter.show_event(&session, Arc::new(outgoing.event));
+                            }
+                            shared.adapter.show_event(&session, started.clone());
+                        }
                         sleep(pause).await;
                         pause = (pause * 2).min(PAUSE.1);
                     }
@@ -285,6 +293,7 @@ impl Attempt<'_> {
             Some(Finished::Stored { outgoing, .. }) => {
                 if let Err(error) = shared.outbox.deliver(&outgoing).await {
                     tracing::debug!(generation = %generation.id, %error, "deliver the answer");
+                    shared.adapter.show_event(&generation.session, Arc::new(outgoing.event));
                 }
             }
             Some(Finished::AlreadyFinal | Finished::NotOwner) | None => {

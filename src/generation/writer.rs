@@ -73,6 +73,7 @@ pub(super) struct Writer {
     last_show: Option<Instant>,
     retry: Option<(Instant, Duration)>,
     halted: bool,
+    halted_since: Option<Instant>,
 }
 
 impl Writer {
@@ -107,6 +108,7 @@ impl Writer {
             last_show: None,
             retry: None,
             halted: true,
+            halted_since: Some(Instant::now()),
         }
     }
 
@@ -163,7 +165,8 @@ impl Writer {
         if self.shown == self.len() {
             return None;
         }
-        let late = self.oldest_unacked? + LATE;
+        let waiting = if self.halted { self.halted_since } else { self.oldest_unacked };
+        let late = waiting? + LATE;
         Some(self.last_show.map_or(late, |at| late.max(at + SHOW_EVERY)))
     }
 
@@ -245,6 +248,7 @@ impl Writer {
             Ok(Appended::Short { .. }) => {
                 self.round += 1;
                 self.halted = true;
+                self.halted_since = Some(Instant::now());
                 Settled::Lost
             }
             Err(error) => {
@@ -275,6 +279,7 @@ impl Writer {
     /// there is recognised by its offset.
     pub(super) fn rewrite(&mut self) {
         self.halted = false;
+        self.oldest_unacked = None;
         self.retry = None;
         self.sent = 0;
         self.acked = 0;

@@ -100,14 +100,15 @@ impl Members {
         found.is_some()
     }
 
-    /// Lets a held member be offered what it is owed, save the messages it has.
+    /// Lets a held member be offered what it is owed; from now on it is not shown the messages it
+    /// has.
     pub(super) fn admit(&mut self, reader: ReaderId, known: HashSet<MessageId>) {
-        if let Some(index) = self.index(reader)
-            && let Some(behind) = &mut self.0[index].behind
-        {
+        let Some(index) = self.index(reader) else { return };
+        let member = &mut self.0[index];
+        if let Some(behind) = &mut member.behind {
             behind.held = false;
-            self.0[index].known.extend(known);
         }
+        member.known = known;
     }
 
     /// The reader, its place and the messages it has, where it is behind and may be offered

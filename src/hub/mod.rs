@@ -229,6 +229,11 @@ impl Feed for Shared {
         }
     }
 
+    fn unlogged(&self, session: &SessionId, event: Arc<Event>) {
+        let Some(tail) = self.watched(session) else { return };
+        tail.state().show_unlogged(&self.dialects, &event);
+    }
+
     fn signal(&self, session: &SessionId, signal: Signal) {
         let Some(tail) = self.watched(session) else { return };
         tail.state().show_signal(&self.dialects, &signal);

@@ -14,6 +14,9 @@ use crate::domain::{
 };
 use crate::telemetry::metrics;
 
+/// The most answers remembered whose start is not in the log.
+const STRANGERS_MAX: usize = 16;
+
 /// Whether a tail can be joined. Opening and closing hold its lock, so that a subscription is
 /// never ended after a newer one was begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +46,7 @@ impl Tail {
             recent_max: options.recent_max,
             seen: HashSet::new(),
             running: Vec::new(),
+            strangers: VecDeque::new(),
             members: Members::default(),
             empty_since: Some(Instant::now()),
         };
@@ -102,6 +106,8 @@ pub(super) struct TailState {
     /// The ids of `recent`: an event that is appended twice is shown once.
     seen: HashSet<EventId>,
     pub running: Vec<Running>,
+    /// Answers whose start the log no longer holds.
+    strangers: VecDeque<GenerationId>,
     pub members: Members,
     empty_since: Option<Instant>,
 }
@@ -178,13 +184,27 @@ impl TailState {
                 Item::Chunk(chunk) => self.apply_chunk(dialects, chunk),
                 Item::Event(position, event) => self.apply_event(dialects, *position, event),
             };
-            if applied == Applied::Gap {
+            if applied == Applied::Gap && !self.is_stranger(&item) {
                 self.pending.push_front(item);
                 return Applied::Gap;
             }
         }
         self.live = true;
         Applied::Yes
+    }
+
+    /// Whether an item is the text of an answer whose start is not in the log, which was just read:
+    /// more than the log holds has happened since. Its readers get it whole at its end.
+    fn is_stranger(&mut self, item: &Item) -> bool {
+        let Item::Chunk(chunk) = item else { return false };
+        if self.running.iter().any(|running| running.generation == chunk.generation) {
+            return false;
+        }
+        if self.strangers.len() == STRANGERS_MAX {
+            self.strangers.pop_front();
+        }
+        self.strangers.push_back(chunk.generation);
+        true
     }
 
     /// Accepts that what follows does not follow what was applied: the log has begun a new epoch,
@@ -200,7 +220,8 @@ impl TailState {
                 recent.event.kind.answer().is_some()
                     && recent.event.kind.generation() == Some(chunk.generation)
             });
-            return if over { Applied::Yes } else { Applied::Gap };
+            let stranger = self.strangers.contains(&chunk.generation);
+            return if over || stranger { Applied::Yes } else { Applied::Gap };
         };
         let len = self.running[at].text.len();
         if chunk.attempt < self.running[at].attempt {
@@ -229,7 +250,7 @@ impl TailState {
         let (before, utf16_offset) = (running.text.len(), running.text.utf16_len());
         running.text.push(delta);
         running.seq = seq.max(running.seq + 1);
-        running.tokens = tokens.max(running.tokens);
+        running.tokens = tokens;
         let running = &self.running[at];
         let shown = Shown::Text(TextShown {
             generation,
@@ -248,7 +269,7 @@ impl TailState {
     }
 
     /// Applies text that was read rather than heard: its number and token count are not known, so
-    /// the next number is taken and four bytes are counted as a token.
+    /// the next number is taken, and eight bytes count as a token until the next chunk tells.
     pub(super) fn apply_text(
         &mut self,
         dialects: &Dialects,
@@ -261,7 +282,7 @@ impl TailState {
         let running = &self.running[at];
         let fits = running.attempt == attempt && running.text.len() == offset;
         if fits && !text.is_empty() {
-            let tokens = (offset + text.len() as u64).div_ceil(4);
+            let tokens = (offset + text.len() as u64).div_ceil(8).max(running.tokens);
             self.grow(dialects, at, text, 0, tokens);
         }
     }
@@ -285,6 +306,13 @@ impl TailState {
             self.show_event(dialects, event);
         }
         Applied::Yes
+    }
+
+    /// Shows an event that the log does not have yet. When it has, the id is known.
+    pub(super) fn show_unlogged(&mut self, dialects: &Dialects, event: &Arc<Event>) {
+        if self.live && self.seen.insert(event.id) {
+            self.show_event(dialects, event);
+        }
     }
 
     fn show_event(&mut self, dialects: &Dialects, event: &Arc<Event>) {
@@ -349,6 +377,7 @@ impl TailState {
                     seq: at.map_or(0, |at| self.running[at].seq),
                     tokens: 0,
                 };
+                self.strangers.retain(|stranger| stranger != generation);
                 match at {
                     Some(at) => self.running[at] = running,
                     None => self.running.push(running),

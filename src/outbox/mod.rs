@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 use crate::adapter::{AdapterError, SharedAdapter};
 use crate::domain::{EventId, Position};
@@ -37,7 +38,7 @@ impl Outbox {
     pub fn start(store: SharedStore, adapter: SharedAdapter, tasks: &Tasks) -> Self {
         let (done, rows) = mpsc::channel(DONE_MAX);
         let outbox = Self { adapter, done };
-        tasks.spawn(delete(store.clone(), rows));
+        tasks.spawn(delete(store.clone(), rows, tasks.stopping().clone()));
         let stop = tasks.stopping().clone();
         let relay = outbox.clone();
         tasks.spawn(async move {
@@ -87,10 +88,21 @@ impl Outbox {
     }
 }
 
-/// Deletes in batches what was appended. Ends when every [`Outbox`] is gone.
-async fn delete(store: SharedStore, mut rows: mpsc::Receiver<EventId>) {
+/// Deletes in batches what was appended, until told to stop and nothing is left.
+async fn delete(store: SharedStore, mut rows: mpsc::Receiver<EventId>, stop: CancellationToken) {
     let mut batch = Vec::new();
-    while rows.recv_many(&mut batch, BATCH as usize).await > 0 {
+    loop {
+        tokio::select! {
+            received = rows.recv_many(&mut batch, BATCH as usize) => {
+                if received == 0 {
+                    return;
+                }
+            }
+            () = stop.cancelled(), if !rows.is_closed() => {
+                rows.close();
+                continue;
+            }
+        }
         if let Err(error) = store.delete_outgoing(&batch).await {
             tracing::debug!(%error, "delete from outbox");
         }

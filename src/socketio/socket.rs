@@ -10,7 +10,7 @@ use socketioxide::extract::SocketRef;
 use socketioxide::socket::DisconnectReason;
 use socketioxide::{TransportType, adapter::LocalAdapter};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::inbox::{Inbox, Packet};
@@ -209,9 +209,19 @@ impl<'a> Session<'a> {
             % 1000;
         let wait: Duration = spread * share / 1000;
         self.outlet.send(&self.edge.dialects.get(self.dialect).shutdown(wait));
-        tokio::select! {
-            () = self.closed.cancelled() => {}
-            () = sleep(wait) => self.outlet.close_transport(),
+        let close_at = Instant::now() + wait;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.closed.cancelled() => return,
+                () = sleep_until(close_at) => return self.outlet.close_transport(),
+                () = self.outlet.drained() => {
+                    if let Some(visit) = &self.visit {
+                        self.edge.chat.resume(visit);
+                    }
+                }
+                Some(packet) = self.commands.recv() => self.carry_out(packet).await,
+            }
         }
     }
 

@@ -353,6 +353,55 @@ async fn an_event_that_is_appended_twice_is_shown_once() {
 }
 
 #[tokio::test]
+async fn an_event_that_is_shown_before_it_is_logged_is_shown_once() {
+    let (shared, session) = (SharedMemory::default(), session());
+    let a = node(&shared);
+    let (reader, slow) = (live(&a, &session).await, live(&a, &session).await);
+    slow.full.store(true, Ordering::SeqCst);
+    let mut answer = Answer::new(&session);
+    let started = answer.started();
+    a.adapter.show_event(&session, started.clone());
+    let chunk = answer.next("ahead of the log");
+    a.adapter.show(&session, chunk.clone());
+    assert_eq!(reader.text(answer.generation), answer.text);
+    a.adapter.append_event(&session, started).await.unwrap();
+    a.adapter.append_chunk(&session, chunk).await.unwrap();
+    answer.grow(&*a.adapter, ", then in it").await;
+    slow.full.store(false, Ordering::SeqCst);
+    a.hub.resume(slow.number(), [&session]);
+    for reader in [reader, slow] {
+        assert_eq!(reader.names().iter().filter(|name| *name == "stream:start").count(), 1);
+        assert_eq!(reader.text(answer.generation), answer.text);
+    }
+}
+
+/// A tail stood still, reading again and again, as long as such an answer ran.
+#[tokio::test]
+async fn an_answer_whose_start_the_log_has_dropped_holds_nobody_up_and_is_shown_at_its_end() {
+    let (shared, session) = (SharedMemory::default(), session());
+    let (a, b) = (node(&shared), node(&shared));
+    let mut old = Answer::new(&session);
+    old.start(&*a.adapter).await;
+    for _ in 0..600 {
+        Answer::new(&session).complete(&*a.adapter).await;
+    }
+    let reader = live(&b, &session).await;
+    old.grow(&*a.adapter, "of which nobody saw the start").await;
+    let mut new = Answer::new(&session);
+    new.start(&*a.adapter).await;
+    new.grow(&*a.adapter, "new").await;
+    eventually("the new answer is shown", || async {
+        (reader.text(new.generation) == "new").then_some(())
+    })
+    .await;
+    old.complete(&*a.adapter).await;
+    eventually("the old one is shown whole", || async {
+        (reader.text(old.generation) == old.text).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_session_that_nobody_watches_is_let_go() {
     let (shared, session) = (SharedMemory::default(), session());
     let a = node(&shared);

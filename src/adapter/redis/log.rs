@@ -41,7 +41,9 @@ impl Log for Redis {
         if state < 0 {
             return Ok(Appended::Short { len: n });
         }
-        published();
+        if state > 0 {
+            published();
+        }
         shared
             .state()
             .touched
@@ -57,6 +59,12 @@ impl Log for Redis {
     fn show(&self, session: &SessionId, chunk: Chunk) {
         if let Some(feed) = self.shared.feed() {
             feed.chunk(session, chunk);
+        }
+    }
+
+    fn show_event(&self, session: &SessionId, event: Arc<Event>) {
+        if let Some(feed) = self.shared.feed() {
+            feed.unlogged(session, event);
         }
     }
 

@@ -169,6 +169,9 @@ impl Feed for Lossy {
             self.inner.upgrade().unwrap().event(session, position, event.clone());
         }
     }
+    fn unlogged(&self, session: &SessionId, event: Arc<Event>) {
+        self.inner.upgrade().unwrap().unlogged(session, event);
+    }
     fn signal(&self, session: &SessionId, signal: Signal) {
         self.inner.upgrade().unwrap().signal(session, signal);
     }
