@@ -68,6 +68,19 @@ impl FrameMeter {
         !matches!(self.state, State::Status { .. } | State::Head { .. })
     }
 
+    /// How many of the bytes that come next precede the frames.
+    pub(super) fn head_len(&self, bytes: &[u8]) -> usize {
+        let frames = match self.state {
+            State::Status { mut matched } => match skip_past(bytes, SWITCHING, &mut matched) {
+                (head, true) => skip_past(head, HEAD_END, &mut 0).0,
+                (none, false) => none,
+            },
+            State::Head { mut matched } => skip_past(bytes, HEAD_END, &mut matched).0,
+            State::Header { .. } | State::Payload { .. } => bytes,
+        };
+        bytes.len() - frames.len()
+    }
+
     /// Takes bytes that follow those of the last call. Returns the payload bytes of the event
     /// packets whose last byte is among them.
     pub(super) fn advance(&mut self, mut bytes: &[u8]) -> u64 {
@@ -131,11 +144,7 @@ impl FrameMeter {
                 if last { Part::Last } else { Part::Fragment }
             }
         };
-        let length = match header[1] & 0x7f {
-            126 => u64::from(u16::from_be_bytes([header[2], header[3]])),
-            127 => header[2..].iter().fold(0, |length, byte| length << 8 | u64::from(*byte)),
-            length => u64::from(length),
-        };
+        let length = payload_len(&header);
         if length == 0 {
             return self.frame_end(part);
         }
@@ -177,11 +186,20 @@ impl Message {
 }
 
 /// How long the header is that starts like this.
-fn header_len(start: &[u8]) -> usize {
+pub(super) fn header_len(start: &[u8]) -> usize {
     match start.get(1).map(|second| second & 0x7f) {
         Some(127) => 10,
         Some(126) => 4,
         _ => 2,
+    }
+}
+
+/// How long the payload is that follows this complete header.
+pub(super) fn payload_len(header: &[u8]) -> u64 {
+    match header[1] & 0x7f {
+        126 => u64::from(u16::from_be_bytes([header[2], header[3]])),
+        127 => header[2..10].iter().fold(0, |length, byte| length << 8 | u64::from(*byte)),
+        length => u64::from(length),
     }
 }
 
@@ -312,6 +330,21 @@ mod tests {
         let counted: u64 = bytes.iter().map(|byte| meter.advance(&[*byte])).sum();
         assert_eq!(counted, 7);
         assert!(meter.in_frames());
+    }
+
+    /// However much of the head was written before.
+    #[test]
+    fn the_head_is_told_from_the_frames_behind_it() {
+        let mut bytes = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
+        bytes.extend(HEAD);
+        let head = bytes.len();
+        bytes.extend(b"\x81\x0542\r\n\r\n");
+        for at in 0..=bytes.len() {
+            let mut meter = FrameMeter::new();
+            assert_eq!(meter.head_len(&bytes[..at]), head.min(at));
+            meter.advance(&bytes[..at]);
+            assert_eq!(meter.head_len(&bytes[at..]), head.saturating_sub(at), "written {at}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What hyper, and after an upgrade the WebSocket, reads from and writes to: the TCP stream, seen
 //! by the account of the session that it carries, ended by [`Connection::close`] and by a peer
-//! that takes nothing.
+//! that takes nothing. What the WebSocket writes passes the [`Amender`] first: the account counts
+//! what the kernel has taken, as it was amended.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,12 +12,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use super::amend::Amender;
 use super::connection::Connection;
 use super::frames::FrameMeter;
 
 /// The IO of one accepted connection. Reads are passed through.
 #[derive(Debug)]
 pub struct MonitoredIo {
+    wire: Wire,
+    amender: Amender,
+}
+
+/// The TCP stream and its account.
+#[derive(Debug)]
+struct Wire {
     stream: TcpStream,
     connection: Connection,
     meter: FrameMeter,
@@ -28,19 +37,28 @@ pub struct MonitoredIo {
 impl MonitoredIo {
     pub(super) fn new(stream: TcpStream, connection: Connection, write_stall: Duration) -> Self {
         connection.counts().opened();
-        Self { stream, connection, meter: FrameMeter::new(), write_stall, stall: None }
+        let meter = FrameMeter::new();
+        let wire = Wire { stream, connection, meter, write_stall, stall: None };
+        Self { wire, amender: Amender::default() }
     }
 
     /// The handle of this connection.
     pub fn connection(&self) -> &Connection {
-        &self.connection
+        &self.wire.connection
+    }
+
+    /// Whether the next response, or the one that is under way, starts a WebSocket.
+    fn is_bound(&self) -> bool {
+        self.wire.connection.outbound().is_some()
     }
 
     #[cfg(test)]
     pub(super) fn stream(&self) -> &TcpStream {
-        &self.stream
+        &self.wire.stream
     }
+}
 
+impl Wire {
     /// The kernel took these bytes.
     fn took<'a>(&mut self, total: usize, parts: impl Iterator<Item = &'a [u8]>) {
         if total == 0 {
@@ -91,7 +109,7 @@ impl AsyncRead for MonitoredIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
+        let this = &mut self.wire;
         if this.connection.is_closed() {
             return Poll::Ready(Ok(()));
         }
@@ -107,6 +125,51 @@ impl AsyncRead for MonitoredIo {
 }
 
 impl AsyncWrite for MonitoredIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let bound = self.is_bound();
+        let Self { wire, amender } = &mut *self;
+        if !bound {
+            return Pin::new(wire).poll_write(cx, buf);
+        }
+        match wire.meter.head_len(buf) {
+            0 => amender.poll_write(cx, wire, buf),
+            head => Pin::new(wire).poll_write(cx, &buf[..head]),
+        }
+    }
+
+    /// Takes one buffer at a time once a WebSocket is to come, which never has several.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if !self.is_bound() {
+            return Pin::new(&mut self.wire).poll_write_vectored(cx, bufs);
+        }
+        let first = bufs.iter().find(|buf| !buf.is_empty());
+        self.poll_write(cx, first.map_or(&[], |buf| &**buf))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.wire.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { wire, amender } = &mut *self;
+        amender.poll_flush(cx, wire)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { wire, amender } = &mut *self;
+        amender.poll_shutdown(cx, wire)
+    }
+}
+
+impl AsyncWrite for Wire {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -158,7 +221,7 @@ impl AsyncWrite for MonitoredIo {
     }
 }
 
-impl Drop for MonitoredIo {
+impl Drop for Wire {
     fn drop(&mut self) {
         self.connection.close();
         self.connection.counts().dropped();
@@ -237,9 +300,15 @@ mod tests {
         assert_eq!(outbound.transport(), Transport::WebSocket);
         let parts =
             [&b"HTTP/1.1 101 x\r\n"[..], b"\r\n\x81\x05", b"42[1]\x81", b"\x0442[]", b"\x81\x0742"];
-        let slices = parts.map(IoSlice::new);
+        let mut slices = parts.map(IoSlice::new);
+        let mut left = &mut slices[..];
+        while !left.is_empty() {
+            let taken = io.write_vectored(left).await.unwrap();
+            assert!(taken > 0);
+            IoSlice::advance_slices(&mut left, taken);
+        }
+        io.flush().await.unwrap();
         let total = parts.iter().map(|part| part.len()).sum::<usize>();
-        assert_eq!(io.write_vectored(&slices).await.unwrap(), total);
         assert_eq!(io.connection().written(), total as u64);
         assert_eq!(outbound.outstanding(), 0);
         let mut received = vec![0; total];
@@ -247,6 +316,32 @@ mod tests {
         assert_eq!(received, parts.concat());
         drop(io);
         assert!(outbound.is_closed());
+    }
+
+    /// The account counts what was sent, not what was amended.
+    #[tokio::test]
+    async fn a_refusal_is_amended_and_the_events_beside_it_are_counted() {
+        let (mut io, mut client, _listener) = pair(ListenerOptions::default()).await;
+        let outbound = Arc::new(Outbound::default());
+        outbound.queued(6);
+        io.connection().bind_outbound(Arc::clone(&outbound));
+        let refusal = br#"44/chat,{"message":"No\u001f{\"a\":1}"}"#;
+        let head = b"HTTP/1.1 101 x\r\n\r\n\x81\x0242\x81".as_slice();
+        let written = [head, &[refusal.len() as u8], refusal, b"\x81\x0442[]\x81"].concat();
+        io.write_all(&written).await.unwrap();
+        assert_eq!(outbound.outstanding(), 0);
+        io.write_all(&[refusal.len() as u8]).await.unwrap();
+        io.write_all(refusal).await.unwrap();
+        io.flush().await.unwrap();
+
+        let amended = br#"44/chat,{"message":"No","data":{"a":1}}"#;
+        let expected =
+            [head, &[39], amended, b"\x81\x0442[]", b"\x81", &[39], amended.as_slice()].concat();
+        assert_eq!(io.connection().written(), expected.len() as u64);
+        drop(io);
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, expected);
     }
 
     /// The upgrade's response could not be written: polling still carries the session.

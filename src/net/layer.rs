@@ -1,5 +1,5 @@
 //! The tower layer around socketioxide's: gives each session its account, binds the WebSocket that
-//! carries it, counts polling batches, and refuses the requests of a session that was closed.
+//! carries it, counts and amends polling batches, and refuses the requests of a session that was closed.
 //!
 //! It goes outside `SocketIoLayer` and inside compression and CORS, so that it sees plain batches
 //! and its refusals reach browsers. Requests for other paths pass untouched.
@@ -21,12 +21,13 @@ use axum::extract::ConnectInfo;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use socketioxide::socket::Sid;
 use tower::{Layer, Service, ServiceExt};
 
+use super::amend;
 use super::connection::Connection;
 use super::outbound::Outbound;
 use super::polling::{self, Protocol};
@@ -162,11 +163,17 @@ impl Session {
         let Some(response) = response else {
             return Ok(self.refuse(inner).await);
         };
-        let (parts, body) = response.into_parts();
-        let batch = match body.collect().await {
+        let (mut parts, body) = response.into_parts();
+        let mut batch = match body.collect().await {
             Ok(batch) => batch.to_bytes(),
             Err(error) => return Ok(broken(error.into())),
         };
+        if self.protocol == Protocol::V4
+            && let Some(amended) = amend::batch(&batch)
+        {
+            parts.headers.insert(CONTENT_LENGTH, amended.len().into());
+            batch = amended.into();
+        }
         Ok(Response::from_parts(parts, polling::counted(batch, self.protocol, self.outbound)))
     }
 

@@ -8,12 +8,11 @@
 //! requests or by one WebSocket, and has one account from its handshake to its end.
 //!
 //! Must not know: dialects, events beyond the two bytes `42` that start an event packet, users,
-//! the hub. It copies, keeps and logs no payload, query or header.
-//!
-//! What amends packets on their way out (`pid` in CONNECT) belongs into one file of its own here:
-//! it hooks into `io`, where what is written passes the frame meter, and into `layer`, where a
-//! polling batch passes.
+//! the hub. It copies, keeps and logs no payload, query or header; but for the one packet that is
+//! amended on its way out, in `amend`, which hooks into `io`, before what is written passes the
+//! frame meter, and into `layer`, where a polling batch passes.
 
+mod amend;
 mod connection;
 mod frames;
 mod io;
@@ -24,6 +23,7 @@ mod polling;
 mod request;
 mod sessions;
 
+pub use amend::connect_error;
 pub use connection::Connection;
 pub use io::MonitoredIo;
 pub use layer::{TransportLayer, TransportService};

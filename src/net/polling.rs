@@ -14,7 +14,7 @@ use socketioxide::socket::Sid;
 use super::outbound::Outbound;
 
 /// Between the packets of a batch, in Engine.IO 4. JSON never holds it unescaped.
-const SEPARATOR: u8 = 0x1e;
+pub(super) const SEPARATOR: u8 = 0x1e;
 
 /// The Engine.IO protocol that a request speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
 
 use super::{Edge, socket};
 use crate::auth::{Claims, Refused, find_token};
 use crate::chat::Caller;
 use crate::dialect::DialectIndex;
+use crate::domain::ErrorCode;
+use crate::net::connect_error;
 use crate::telemetry::metrics;
 
 /// Why a socket is not let in; its text is the client's `err.message`.
@@ -24,6 +26,20 @@ pub(super) enum NotAdmitted {
 }
 
 impl NotAdmitted {
+    /// What the middleware says, so that the client gets `err.message` and `err.data`.
+    pub(super) fn to_client(self) -> String {
+        let data = json!({ "code": self.code().as_str(), "reason": self.reason() });
+        connect_error(&self.to_string(), &data)
+    }
+
+    fn code(self) -> ErrorCode {
+        match self {
+            Self::Refused(_) => ErrorCode::Auth,
+            Self::UnknownDialect => ErrorCode::Invalid,
+            Self::TooMany => ErrorCode::Overloaded,
+        }
+    }
+
     fn reason(self) -> &'static str {
         match self {
             Self::Refused(refused) => refused.reason(),
@@ -94,5 +110,40 @@ fn dialect(
     match name {
         Some(name) => edge.dialects.by_name(name).ok_or(NotAdmitted::UnknownDialect),
         None => Ok(edge.options.default_dialect),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_client_is_told_code_and_reason() {
+        let auth = |refused: Refused| NotAdmitted::from(refused);
+        for (refused, message, code, reason) in [
+            (
+                auth(Refused::Missing),
+                "Authentication error: Token missing",
+                "AUTH_ERROR",
+                "missing",
+            ),
+            (
+                auth(Refused::Invalid),
+                "Authentication error: Invalid token",
+                "AUTH_ERROR",
+                "invalid",
+            ),
+            (
+                auth(Refused::Expired),
+                "Authentication error: Token expired",
+                "AUTH_ERROR",
+                "expired",
+            ),
+            (NotAdmitted::UnknownDialect, "Unknown dialect", "INVALID", "unknown_dialect"),
+            (NotAdmitted::TooMany, "Too many connections", "OVERLOADED", "too_many"),
+        ] {
+            let expected = connect_error(message, &json!({ "code": code, "reason": reason }));
+            assert_eq!(refused.to_client(), expected);
+        }
     }
 }

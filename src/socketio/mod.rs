@@ -23,6 +23,7 @@ use socketioxide::handler::ConnectHandler;
 use socketioxide::layer::SocketIoLayer;
 use tokio_util::sync::CancellationToken;
 
+use self::handshake::NotAdmitted;
 use crate::auth::Verifier;
 use crate::chat::Chat;
 use crate::dialect::{DialectIndex, Dialects};
@@ -128,7 +129,7 @@ impl SocketEdge {
         });
         let (admitting, greeting) = (edge.clone(), edge.clone());
         let admit = async move |socket: SocketRef, TryData(auth): TryData<Value>| {
-            handshake::admit(&admitting, &socket, auth.ok())
+            handshake::admit(&admitting, &socket, auth.ok()).map_err(NotAdmitted::to_client)
         };
         let connected = async move |socket: SocketRef| socket::connected(&greeting, &socket);
         io.ns(NAMESPACE, connected.with(admit));

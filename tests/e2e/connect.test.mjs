@@ -53,27 +53,59 @@ suite('connect', { nodes: 1 }, (e2e) => {
   });
 
   const refusals = {
-    'no token': [{}, 'Authentication error: Token missing'],
-    'nonsense': [{ token: 'nonsense' }, 'Authentication error: Invalid token'],
-    'another secret': [{ token: token({ secret: 'y'.repeat(32) }) }, 'Authentication error: Invalid token'],
-    'an expired token': [{ token: token({ ttl: -3600 }) }, 'Authentication error: Token expired'],
-    'a stream token': [{ token: token({ claims: { type: 'sse' } }) }, 'Authentication error: Invalid token'],
-    'no expiry': [{ token: token({ claims: { exp: undefined } }) }, 'Authentication error: Invalid token'],
-    'not valid yet': [{ token: token({ claims: { nbf: Math.floor(Date.now() / 1000) + 3600 } }) }, 'Authentication error: Invalid token'],
-    'an empty sub': [{ token: token({ sub: '' }) }, 'Authentication error: Invalid token'],
-    'a sub of 257 bytes': [{ token: token({ sub: 'a'.repeat(257) }) }, 'Authentication error: Invalid token'],
-    'a token of 5 KiB': [{ token: token({ claims: { pad: 'a'.repeat(5_000) } }) }, 'Authentication error: Invalid token'],
-    'a userId that is not sub': [{ token: token(), auth: { userId: 'bob' } }, /^Authentication error: /],
+    'no token': [{}, 'Authentication error: Token missing', 'missing'],
+    'nonsense': [{ token: 'nonsense' }, 'Authentication error: Invalid token', 'invalid'],
+    'another secret': [{ token: token({ secret: 'y'.repeat(32) }) }, 'Authentication error: Invalid token', 'invalid'],
+    'an expired token': [{ token: token({ ttl: -3600 }) }, 'Authentication error: Token expired', 'expired'],
+    'a stream token': [{ token: token({ claims: { type: 'sse' } }) }, 'Authentication error: Invalid token', 'invalid'],
+    'no expiry': [{ token: token({ claims: { exp: undefined } }) }, 'Authentication error: Invalid token', 'invalid'],
+    'not valid yet': [{ token: token({ claims: { nbf: Math.floor(Date.now() / 1000) + 3600 } }) }, 'Authentication error: Invalid token', 'invalid'],
+    'an empty sub': [{ token: token({ sub: '' }) }, 'Authentication error: Invalid token', 'invalid'],
+    'a sub of 257 bytes': [{ token: token({ sub: 'a'.repeat(257) }) }, 'Authentication error: Invalid token', 'invalid'],
+    'a token of 5 KiB': [{ token: token({ claims: { pad: 'a'.repeat(5_000) } }) }, 'Authentication error: Invalid token', 'invalid'],
+    'a userId that is not sub': [{ token: token(), auth: { userId: 'bob' } }, /^Authentication error: /, 'invalid'],
   };
-  for (const [why, [options, message]] of Object.entries(refusals)) {
+  for (const [why, [options, message, reason]] of Object.entries(refusals)) {
     e2e(`refused: ${why}`, {}, async (cluster) => {
-      for (const transports of [['websocket'], ['polling']]) {
-        const error = await refused(client(cluster.url, { ...options, transports }));
+      for (const transports of Object.values(TRANSPORTS)) {
+        const error = await refused(client(cluster.url, { ...options, ...transports }));
         if (message instanceof RegExp) assert.match(error.message, message);
         else assert.equal(error.message, message);
-        assert.equal(error.data?.code, 'AUTH_ERROR');
-        assert.equal(typeof error.data?.reason, 'string');
+        assert.deepEqual(error.data, { code: 'AUTH_ERROR', reason });
       }
+    });
+  }
+
+  for (const [how, options] of Object.entries(TRANSPORTS)) {
+    e2e(`refused more than once on one connection, then admitted: ${how}`, {}, async (cluster) => {
+      let auth = {};
+      const socket = client(cluster.url, { ...options, auth: undefined, reconnection: false });
+      socket.auth = (give) => give(auth);
+      // The last refused socket of a manager takes the connection with it, unlike one of several.
+      socket.io._destroy = () => {};
+      const heard = record(socket);
+      const first = await refused(socket);
+      assert.deepEqual(first.data, { code: 'AUTH_ERROR', reason: 'missing' });
+      const engine = socket.io.engine;
+      if (options.transports.length > 1) await upgraded(socket);
+      for (const [next, message, data] of [
+        [{ token: 'nonsense' }, 'Authentication error: Invalid token', { code: 'AUTH_ERROR', reason: 'invalid' }],
+        [{}, 'Authentication error: Token missing', { code: 'AUTH_ERROR', reason: 'missing' }],
+        [{ token: token(), dialect: 'klingon' }, 'Unknown dialect', { code: 'INVALID', reason: 'unknown_dialect' }],
+      ]) {
+        auth = next;
+        const refusal = refused(socket);
+        socket.connect();
+        const error = await refusal;
+        assert.equal(error.message, message);
+        assert.deepEqual(error.data, data);
+      }
+      auth = { token: token() };
+      const admitted = connected(socket);
+      socket.connect();
+      await admitted;
+      assert.equal((await heard.next('connection:success')).userId, 'alice');
+      assert.equal(socket.io.engine, engine, 'on the connection of the refusals');
     });
   }
 
@@ -83,7 +115,7 @@ suite('connect', { nodes: 1 }, (e2e) => {
     for (const options of [{ auth: { dialect: 'klingon' } }, { query: { dialect: 'klingon' } }]) {
       const error = await refused(client(cluster.url, { token: token(), ...options }));
       assert.equal(error.message, 'Unknown dialect');
-      assert.equal(error.data?.code, 'INVALID');
+      assert.deepEqual(error.data, { code: 'INVALID', reason: 'unknown_dialect' });
     }
     await succeeds(cluster, { token: token(), auth: { dialect: 'session' } });
     await succeeds(cluster, { token: token(), query: { dialect: 'session' } });

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use wire::{
-    EVENTS, Polling, Random, Server, Ws, assert_unknown, eventually, number, small, within,
+    EVENTS, Polling, REFUSAL, Random, Server, Ws, assert_unknown, eventually, number, small, within,
 };
 
 #[tokio::test]
@@ -81,6 +81,51 @@ async fn upgrade_every_byte_is_accounted_for() {
     };
     tokio::join!(client.emit_all(Random::seeded()), receive);
     client.nothing_outstanding().await;
+}
+
+/// Amended as often as they come, with no harm to what is around them.
+#[tokio::test]
+async fn refusals_carry_their_data_on_every_transport() {
+    let mut server = Server::start(ListenerOptions::default());
+    let mut polling = Polling::connect(server.address).await;
+    let client = server.connected().await;
+    let mut expected = 0;
+    for count in [1, 3] {
+        polling.post(&["40/closed,"; 3][..count].join("\x1e")).await;
+        client.emit(expected, "x");
+        expected += 1;
+        let mut batches = Vec::new();
+        while batches.len() < count + 1 {
+            batches.extend(polling.poll().await);
+        }
+        let (refusals, events): (Vec<_>, Vec<_>) =
+            batches.into_iter().partition(|packet| packet.starts_with("44"));
+        assert_eq!(refusals, vec![REFUSAL; count]);
+        assert_eq!(number(&events[0]), expected - 1);
+    }
+    client.nothing_outstanding().await;
+
+    polling.send("GET", "").await;
+    let mut ws =
+        Ws::open(TcpStream::connect(server.address).await.unwrap(), Some(&polling.sid)).await;
+    ws.send("2probe").await;
+    assert_eq!(polling.receive().await, (200, "6".to_owned()));
+    assert_eq!(ws.packet().await, "3probe");
+    ws.send("5").await;
+    for _ in 0..3 {
+        ws.send("40/closed,").await;
+        assert_eq!(ws.packet().await, REFUSAL);
+        client.emit(expected, "x");
+        ws.expect_events(expected..=expected).await;
+        expected += 1;
+    }
+    client.nothing_outstanding().await;
+
+    let mut ws = Ws::connect(TcpStream::connect(server.address).await.unwrap()).await;
+    ws.send("40/closed,").await;
+    assert_eq!(ws.packet().await, REFUSAL);
+    ws.send("40/nowhere,").await;
+    assert_eq!(ws.packet().await, r#"44/nowhere,{"message":"Invalid namespace"}"#);
 }
 
 /// socketioxide would leave the first WebSocket in place, and so must the account.

@@ -9,9 +9,11 @@ use axum::Router;
 use futures::{SinkExt, StreamExt};
 use socketioxide::SocketIo;
 use socketioxide::extract::SocketRef;
+use socketioxide::handler::ConnectHandler;
 use tokencast::lifecycle::Tasks;
 use tokencast::net::{
     Connection, ConnectionCounts, Listener, ListenerOptions, Outbound, TransportLayer,
+    connect_error,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
@@ -22,6 +24,9 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 pub const DEADLINE: Duration = Duration::from_secs(20);
 pub const EVENTS: usize = 1_000;
 pub const EVENT_BYTES_MAX: u64 = 3_000;
+
+/// How every CONNECT to `/closed` is answered.
+pub const REFUSAL: &str = r#"44/closed,{"message":"Not \"you\"","data":{"reason":"é"}}"#;
 
 /// A server in this process, with the sockets that connected to it.
 pub struct Server {
@@ -54,6 +59,10 @@ impl Server {
                 .send(Client { outbound: Arc::clone(outbound), socket: socket.clone() })
                 .unwrap();
         });
+        let refuse = async |_: SocketRef| {
+            Err(connect_error("Not \"you\"", &serde_json::json!({ "reason": "é" })))
+        };
+        io.ns("/closed", (async |_: SocketRef| {}).with(refuse));
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), options).unwrap();
         let address = listener.local_addr().unwrap();
         let counts = listener.counts();
