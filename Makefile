@@ -1,6 +1,6 @@
 # What a developer types. `make test` and `make cluster` install from Debian what is missing.
 
-.PHONY: help build test rust e2e check fmt cluster install
+.PHONY: help build test rust e2e check fmt cluster bench install
 
 help:
 	@echo 'make test      everything: cargo test and the end-to-end suites'
@@ -8,6 +8,7 @@ help:
 	@echo 'make e2e       the end-to-end suites only  (SUITE=stream runs one)'
 	@echo 'make check     format, lints, documentation'
 	@echo 'make cluster   three nodes behind nginx on this machine (CLUSTER_PORT=8080)'
+	@echo 'make bench     how much later another node gets each chunk (ARGS="--runs 5")'
 	@echo 'make build     the program, optimised'
 	@echo 'make install   what the tests need, from Debian'
 
@@ -37,3 +38,6 @@ fmt:
 
 cluster:
 	@dev/cluster.sh
+
+bench:
+	@dev/bench.sh $(ARGS)

@@ -1,1 +1,52 @@
-fn main() {}
+//! Load tests: real nodes, measured from outside, each a subcommand that prints what it found and
+//! writes it as JSON.
+//!
+//! A test exits with status 1 where something was lost, whatever the figures. It must not know the
+//! server's code, only its protocol and its settings.
+
+mod client;
+mod cross_node;
+mod nodes;
+mod process;
+mod stats;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::Command;
+
+fn main() -> ExitCode {
+    let matches = Command::new("tokencast-loadtest")
+        .about("Load tests of tokencast nodes")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(cross_node::command())
+        .get_matches();
+    let done = match matches.subcommand() {
+        Some((cross_node::NAME, matches)) => run(cross_node::run(matches)),
+        _ => unreachable!("clap requires one of the subcommands above"),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("tokencast-loadtest: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a test on one thread, so that the client disturbs what it measures as little as it can;
+/// Ctrl-C and SIGTERM end it, and what it started is stopped.
+fn run(test: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            done = test => done,
+            _ = terminate.recv() => anyhow::bail!("stopped by SIGTERM"),
+            _ = interrupt.recv() => anyhow::bail!("stopped by Ctrl-C"),
+        }
+    })
+}

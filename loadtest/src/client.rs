@@ -1,0 +1,126 @@
+//! A Socket.IO client as small as can be: Engine.IO 4 over a WebSocket, namespace `/chat`.
+//!
+//! It answers pings, and parses nothing that is not asked for: on the machine that it measures,
+//! its own work counts.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, bail};
+use futures::{SinkExt, StreamExt};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+
+/// Room for a few chunks.
+const READ_BUFFER: usize = 4 * 1024;
+
+/// A socket in `/chat`.
+pub struct Socket {
+    ws: WebSocketStream<TcpStream>,
+    acks: u64,
+}
+
+/// What a packet is; the text is its JSON array.
+pub enum Packet<'a> {
+    /// An event: `["name",…]`.
+    Event(&'a str),
+    /// An acknowledgement: `[…]`.
+    Ack(&'a str),
+    /// Something else.
+    Other,
+}
+
+impl Socket {
+    /// Connects and is admitted.
+    ///
+    /// # Errors
+    /// Where it is refused.
+    pub async fn connect(address: SocketAddr, token: &str) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address).await.context("connect")?;
+        stream.set_nodelay(true).context("set TCP_NODELAY")?;
+        let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
+        // The default, 128 KiB, is cleared for each read, which costs more than all else here.
+        let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER);
+        let (ws, _) = tokio_tungstenite::client_async_with_config(url, stream, Some(config))
+            .await
+            .context("upgrade")?;
+        let mut socket = Self { ws, acks: 0 };
+        let auth = serde_json::json!({ "token": token, "dialect": "session" });
+        socket.ws.send(Message::text(format!("40/chat,{auth}"))).await.context("send CONNECT")?;
+        loop {
+            let packet = socket.receive().await?;
+            if packet.starts_with("40/chat,") {
+                return Ok(socket);
+            }
+            if packet.starts_with("44/chat,") {
+                bail!("refused: {}", packet.as_str());
+            }
+        }
+    }
+
+    /// Emits an event that asks for an acknowledgement.
+    ///
+    /// # Errors
+    /// Where the connection is lost.
+    pub async fn emit(&mut self, event: &str, payload: &Value) -> anyhow::Result<()> {
+        let packet = format!("42/chat,{}[\"{event}\",{payload}]", self.acks);
+        self.acks += 1;
+        self.ws.send(Message::text(packet)).await.context("emit")
+    }
+
+    /// Emits an event and waits until it is acknowledged; events that come meanwhile are lost.
+    ///
+    /// # Errors
+    /// Where it is answered that it was not carried out.
+    pub async fn call(&mut self, event: &str, payload: &Value) -> anyhow::Result<()> {
+        self.emit(event, payload).await?;
+        loop {
+            if let Packet::Ack(ack) = packet(&self.receive().await?) {
+                return granted(ack).with_context(|| event.to_owned());
+            }
+        }
+    }
+
+    /// The next Socket.IO packet, as text.
+    ///
+    /// # Errors
+    /// Where the connection is closed or lost.
+    pub async fn receive(&mut self) -> anyhow::Result<Utf8Bytes> {
+        loop {
+            let message = self.ws.next().await.context("the connection was closed")?;
+            let Message::Text(text) = message.context("receive")? else { continue };
+            match text.as_bytes().first() {
+                Some(b'4') => return Ok(text),
+                Some(b'2') => {
+                    self.ws.send(Message::text("3")).await.context("answer a ping")?;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Reads what [`Socket::receive`] brought.
+pub fn packet(text: &str) -> Packet<'_> {
+    if let Some(event) = text.strip_prefix("42/chat,") {
+        return Packet::Event(event);
+    }
+    match text.strip_prefix("43/chat,") {
+        Some(ack) => Packet::Ack(ack.trim_start_matches(|c: char| c.is_ascii_digit())),
+        None => Packet::Other,
+    }
+}
+
+/// Whether an acknowledgement says that the command was carried out.
+///
+/// # Errors
+/// Where it does not; with what it says.
+pub fn granted(ack: &str) -> anyhow::Result<()> {
+    let answer: Value = serde_json::from_str(ack).context("read an acknowledgement")?;
+    if answer[0]["ok"] != true {
+        bail!("refused: {ack}");
+    }
+    Ok(())
+}
