@@ -166,7 +166,7 @@ impl Log for Memory {
     fn show(&self, session: &SessionId, chunk: Chunk) {
         let feed = self.state().nodes.get(&self.node).and_then(|sinks| sinks.feed.upgrade());
         if let Some(feed) = feed {
-            feed.chunk(session, chunk);
+            feed.ahead(session, chunk);
         }
     }
 

@@ -226,6 +226,8 @@ pub trait Feed: Send + Sync {
     fn chunk(&self, session: &SessionId, chunk: Chunk);
     /// An event was appended. May come twice, late, or after a gap.
     fn event(&self, session: &SessionId, position: Position, event: Arc<Event>);
+    /// A text grew here that the log does not have yet; it comes again.
+    fn ahead(&self, session: &SessionId, chunk: Chunk);
     /// An event happened here that the log does not have yet; it comes again with its position.
     fn unlogged(&self, session: &SessionId, event: Arc<Event>);
     /// A signal came.

@@ -111,7 +111,6 @@ impl App {
             verifier.clone(),
             dialects.clone(),
             socket_options(node, &dialects, config)?,
-            &background,
         );
         let stop = background.stopping().clone();
         background.spawn(async move { metrics::upkeep(&stop).await });
@@ -187,8 +186,7 @@ impl App {
         );
         self.readiness.drain();
         self.servers.stopping().cancel();
-        self.sockets.drain();
-        self.generations.drain(self.grace).await;
+        tokio::join!(self.sockets.drain(), self.generations.drain(self.grace));
         self.servers.shutdown(REQUESTS_WITHIN).await;
         self.background.shutdown(TASKS_WITHIN).await;
         self.store.close().await;

@@ -140,7 +140,8 @@ impl Chat {
     /// Carries out a reader's command.
     ///
     /// # Errors
-    /// What the client is to be told; nothing was changed then.
+    /// What the client is to be told; nothing was changed then, but that a refused request for a
+    /// stream may have joined its session.
     ///
     /// # Cancel safety
     /// Dropped, it may have happened; [`Chat::depart`] cleans up after it.

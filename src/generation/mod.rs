@@ -10,6 +10,7 @@ mod run;
 mod writer;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -27,8 +28,8 @@ use crate::telemetry::metrics;
 
 /// How often a node looks for stops that it was not told of, and says that it lives.
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
-/// How often, in heartbeats, it looks for generations of dead nodes.
-const ORPHANS_EVERY: u32 = 6;
+/// How often it looks for generations of dead nodes.
+const ORPHANS_EVERY: Duration = Duration::from_secs(3);
 /// The pauses between tries while the database or Redis is away.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How long an attempt may take to store its end, once it was told to come to one.
@@ -87,6 +88,8 @@ struct Shared {
     runs: Tasks,
     slots: Arc<Semaphore>,
     running: Mutex<HashMap<GenerationId, Arc<Stop>>>,
+    /// Heartbeats given without a failure in between.
+    beats: AtomicU64,
 }
 
 /// How a running attempt is told to end.
@@ -115,6 +118,7 @@ impl Generations {
             runs: Tasks::new(),
             slots,
             running: Mutex::default(),
+            beats: AtomicU64::new(0),
         });
         let (stop, own) = (tasks.stopping().clone(), shared.clone());
         tasks.spawn(async move {
@@ -123,6 +127,10 @@ impl Generations {
         let (stop, own) = (tasks.stopping().clone(), shared.clone());
         tasks.spawn(async move {
             stop.run_until_cancelled(beat(&own)).await;
+        });
+        let (stop, own) = (tasks.stopping().clone(), shared.clone());
+        tasks.spawn(async move {
+            stop.run_until_cancelled(look_for_orphans(&own)).await;
         });
         Self { shared }
     }
@@ -191,12 +199,25 @@ async fn listen(shared: &Shared, mut notices: mpsc::Receiver<Notice>) {
     }
 }
 
+/// Ends what dead nodes left. Apart from the heartbeat, which nothing may hold up.
+async fn look_for_orphans(shared: &Shared) {
+    let mut ticks = interval(ORPHANS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // Not before this node has seen the others' heartbeats for as long as makes them dead.
+        let beats = u128::from(shared.beats.load(Ordering::Relaxed));
+        if beats * HEARTBEAT_EVERY.as_millis() > ending::DEAD_AFTER.as_millis() {
+            ending::end_orphans(shared).await;
+        }
+    }
+}
+
 /// Says that the node lives, and finds the stops that it was not told of.
 async fn beat(shared: &Shared) {
     let mut ticks = interval(HEARTBEAT_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let options = &shared.options;
-    let mut beats = 0_u32;
     loop {
         ticks.tick().await;
         let redis_up = shared.adapter.is_up();
@@ -205,16 +226,10 @@ async fn beat(shared: &Shared) {
         if let Err(error) = beat {
             tracing::debug!(%error, "heartbeat");
             // After an outage all nodes look dead until they have beaten again.
-            beats = 0;
+            shared.beats.store(0, Ordering::Relaxed);
             continue;
         }
-        beats = beats.wrapping_add(1);
-        // Not before this node has seen the others' heartbeats for as long as makes them dead.
-        if u128::from(beats) * HEARTBEAT_EVERY.as_millis() > ending::DEAD_AFTER.as_millis()
-            && beats.is_multiple_of(ORPHANS_EVERY)
-        {
-            ending::end_orphans(shared).await;
-        }
+        shared.beats.fetch_add(1, Ordering::Relaxed);
         if shared.running().is_empty() {
             continue;
         }

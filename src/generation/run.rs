@@ -9,10 +9,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::ending::{metadata, store_end};
 use super::meter::Meter;
-use super::writer::{Joining, Settled, Writer};
+use super::writer::{Joining, LATE, Settled, Writer};
 use super::{PAUSE, Shared, Stop, Voice};
+use crate::adapter::AdapterError;
 use crate::domain::{
-    Author, Error, ErrorCode, Event, EventKind, Generation, Message, Outcome, StopReason,
+    Author, Error, ErrorCode, Event, EventKind, Generation, Message, Outcome, Position, StopReason,
     Timestamp, Usage,
 };
 use crate::llm::{Delta, Deltas, ProviderError, Request, Speaker, Turn};
@@ -98,6 +99,9 @@ impl Attempt<'_> {
     /// Asks the provider and appends what it says. `None` where the attempt is no longer this
     /// node's.
     async fn write(&mut self, voice: Voice, announce: Vec<Outgoing>) -> Option<Outcome> {
+        // The prompt is heard of first, whatever becomes of the answer.
+        let announced = self.announce(&announce).await;
+        let announce = if announced { Vec::new() } else { announce };
         let result = match self.begin().await {
             Ok(()) => self.stream(voice, announce).await,
             Err(broken) => Err(broken),
@@ -113,6 +117,19 @@ impl Attempt<'_> {
                 },
             }),
         }
+    }
+
+    /// Appends what stands before the generation; `false` where that takes too long, and is to be
+    /// tried again.
+    async fn announce(&mut self, announce: &[Outgoing]) -> bool {
+        let outbox = self.shared.outbox.clone();
+        let deliver = async move {
+            for outgoing in announce {
+                outbox.deliver(outgoing).await?;
+            }
+            Ok::<_, AdapterError>(())
+        };
+        matches!(timeout(LATE, deliver).await, Ok(Ok(())))
     }
 
     async fn begin(&mut self) -> Result<(), Broken> {
@@ -216,35 +233,29 @@ impl Attempt<'_> {
         }
     }
 
-    /// Brings what has to stand in the log before the text, for as long as it takes.
+    /// Brings what has to stand in the log before the text, for as long as it takes. This node's
+    /// own readers do not wait for Redis: after a moment they are shown it from memory.
     fn open(&self, announce: Vec<Outgoing>) -> BoxFuture<'static, ()> {
         let shared = self.shared.clone();
         let (session, started) = (self.generation.session.clone(), self.started.clone());
         async move {
-            let mut announce = announce.into_iter().peekable();
-            let mut pause = PAUSE.0;
-            let mut shown = false;
-            loop {
-                let appended = match announce.peek() {
-                    Some(outgoing) => shared.outbox.deliver(outgoing).await,
-                    None => shared.adapter.append_event(&session, started.clone()).await,
-                };
-                match appended {
-                    Ok(_) if announce.next().is_none() => return,
-                    Ok(_) => {}
-                    Err(error) => {
-                        tracing::debug!(%session, %error, "announce generation");
-                        if !std::mem::replace(&mut shown, true) {
-                            // This node's own readers do not wait for Redis.
-                            for outgoing in announce.clone() {
-                                shared.adapter.show_event(&session, Arc::new(outgoing.event));
-                            }
-                            shared.adapter.show_event(&session, started.clone());
-                        }
-                        sleep(pause).await;
-                        pause = (pause * 2).min(PAUSE.1);
-                    }
+            let late = async {
+                sleep(LATE).await;
+                for outgoing in &announce {
+                    shared.adapter.show_event(&session, Arc::new(outgoing.event.clone()));
                 }
+                shared.adapter.show_event(&session, started.clone());
+                std::future::pending::<()>().await;
+            };
+            let append = async {
+                for outgoing in &announce {
+                    until_appended(|| shared.outbox.deliver(outgoing)).await;
+                }
+                until_appended(|| shared.adapter.append_event(&session, started.clone())).await;
+            };
+            tokio::select! {
+                () = append => {}
+                () = late => {}
             }
         }
         .boxed()
@@ -330,6 +341,19 @@ async fn opened(opening: &mut Option<BoxFuture<'static, ()>>) {
         None => std::future::pending().await,
     }
     *opening = None;
+}
+
+/// Appends until it is done.
+async fn until_appended<F>(append: impl Fn() -> F)
+where
+    F: Future<Output = Result<Position, AdapterError>>,
+{
+    let mut pause = PAUSE.0;
+    while let Err(error) = append().await {
+        tracing::debug!(%error, "announce generation");
+        sleep(pause).await;
+        pause = (pause * 2).min(PAUSE.1);
+    }
 }
 
 /// Asks the store until it answers. Stopped meanwhile, the attempt ends.

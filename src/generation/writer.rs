@@ -16,7 +16,7 @@ use crate::domain::{Chunk, GenerationId, SessionId, Timestamp};
 /// The most appends that wait for their replies; beyond it text is joined.
 const IN_FLIGHT_MAX: usize = 64;
 /// When replies are this late, this node's own readers are shown the text from memory.
-const LATE: Duration = Duration::from_millis(500);
+pub(super) const LATE: Duration = Duration::from_millis(500);
 /// How often they are shown more of it then.
 const SHOW_EVERY: Duration = Duration::from_millis(100);
 /// The pauses between tries after a failed append.
@@ -177,7 +177,8 @@ impl Writer {
             self.append(now);
         }
         if self.show_due().is_some_and(|due| due <= now) {
-            let chunk = self.chunk(self.shown.max(self.acked));
+            // All that the log may not have: what did not follow before does now.
+            let chunk = self.chunk(self.acked);
             self.shown = self.len();
             self.last_show = Some(now);
             self.adapter.show(&self.session, chunk);

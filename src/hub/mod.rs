@@ -229,6 +229,11 @@ impl Feed for Shared {
         }
     }
 
+    fn ahead(&self, session: &SessionId, chunk: Chunk) {
+        let Some(tail) = self.watched(session) else { return };
+        tail.state().show_ahead(&self.dialects, &chunk);
+    }
+
     fn unlogged(&self, session: &SessionId, event: Arc<Event>) {
         let Some(tail) = self.watched(session) else { return };
         tail.state().show_unlogged(&self.dialects, &event);

@@ -29,7 +29,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// # Cancel safety
 /// Dropped, the tail stays as it was and may be opened again.
 pub(super) async fn open(shared: &Shared, tail: &Tail) -> Result<(), AdapterError> {
-    tail.state().begin_refill();
     shared.adapter.subscribe(&tail.session).await?;
     let mut pause = Duration::from_millis(5);
     loop {
@@ -80,8 +79,7 @@ async fn read_on(shared: &Shared, tail: &Tail) -> Result<(), AdapterError> {
             state.jump(*first);
         }
         for (position, event) in &page.events {
-            let applied = state.apply_event(&shared.dialects, *position, event);
-            debug_assert_eq!(applied, Applied::Yes, "a page is contiguous");
+            state.apply_read(&shared.dialects, *position, event);
         }
         if !page.has_more {
             break;
@@ -111,15 +109,13 @@ pub(super) async fn watch_over(watched: Weak<Shared>) {
             () = shared.dirty.notified() => owed = true,
             _ = idle.tick() => {}
         }
-        if !shared.adapter.is_up() {
-            // Each try would only wait for its timeout. What is owed stays owed.
-            continue;
-        }
         let tails: Vec<Arc<Tail>> = {
             let tails = shared.tails.read().unwrap_or_else(PoisonError::into_inner);
             tails.values().cloned().collect()
         };
-        if owed || compared.elapsed() >= shared.options.compare_every {
+        // While Redis is away each try would only wait for its timeout. What is owed stays owed.
+        let due = owed || compared.elapsed() >= shared.options.compare_every;
+        if due && shared.adapter.is_up() {
             compared = Instant::now();
             // Where Redis went away meanwhile, they are compared again once it is back.
             let failed = AtomicBool::new(false);
@@ -149,7 +145,8 @@ async fn compare(shared: &Shared, tail: &Arc<Tail>, failed: &AtomicBool) {
         return failed.store(true, Ordering::Relaxed);
     };
     let longer = head.text_lens.iter().zip(&lens).any(|(there, here)| there > here);
-    if (head.position > position || longer) && tail.state().begin_refill() {
+    // Lower: Redis has lost what this tail has, and what follows may be new under old positions.
+    if (head.position != position || longer) && tail.state().begin_refill() {
         spawn(shared, tail.clone());
     }
 }

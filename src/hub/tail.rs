@@ -168,8 +168,10 @@ impl TailState {
         }
     }
 
-    /// Begins filling a gap from outside; `false` where that is under way already.
+    /// Begins filling a gap from outside; `false` where that is under way already, and then it
+    /// reads once more before it ends.
     pub(super) fn begin_refill(&mut self) -> bool {
+        self.overflowed |= !self.live;
         std::mem::replace(&mut self.live, false)
     }
 
@@ -287,8 +289,8 @@ impl TailState {
         }
     }
 
-    /// Applies an event, if it follows the position, and shows it.
-    pub(super) fn apply_event(
+    /// Applies an event that was heard, if it follows the position, and shows it.
+    fn apply_event(
         &mut self,
         dialects: &Dialects,
         position: Position,
@@ -297,22 +299,43 @@ impl TailState {
         if position <= self.position {
             return Applied::Yes;
         }
-        let begins = position.epoch > self.position.epoch && position.seq == 1;
+        // The first event of a new epoch tells nothing of the last ones of the old.
+        let begins = self.position == Position::default() && position.seq == 1;
         if !position.follows(self.position) && !begins {
             return Applied::Gap;
+        }
+        self.apply_read(dialects, position, event);
+        Applied::Yes
+    }
+
+    /// Applies an event of a page that was read, where nothing stands between it and the one
+    /// before.
+    pub(super) fn apply_read(
+        &mut self,
+        dialects: &Dialects,
+        position: Position,
+        event: &Arc<Event>,
+    ) {
+        if position <= self.position {
+            return;
         }
         self.position = position;
         if self.seen.insert(event.id) {
             self.show_event(dialects, event);
         }
-        Applied::Yes
     }
 
     /// Shows an event that the log does not have yet. When it has, the id is known.
     pub(super) fn show_unlogged(&mut self, dialects: &Dialects, event: &Arc<Event>) {
-        if self.live && self.seen.insert(event.id) {
+        if self.seen.insert(event.id) {
             self.show_event(dialects, event);
         }
+    }
+
+    /// Shows text that the log does not have yet, also while a gap waits for Redis to be filled.
+    /// What does not follow is passed over: it comes again, from the log.
+    pub(super) fn show_ahead(&mut self, dialects: &Dialects, chunk: &Chunk) {
+        let _ = self.apply_chunk(dialects, chunk);
     }
 
     fn show_event(&mut self, dialects: &Dialects, event: &Arc<Event>) {
@@ -330,8 +353,14 @@ impl TailState {
         }
         let seq = at.map_or(2, |at| self.running[at].seq + 1);
         let shown = Shown::Event { event, seq };
+        let whole = (at.is_none()).then(|| event.kind.answer().zip(generation)).flatten();
         self.members.hand(dialects, &self.session, shown, None, || {
-            Some(Behind::at(self.applied, &self.running))
+            let mut behind = Behind::at(self.applied, &self.running);
+            if let Some((answer, generation)) = whole {
+                // Its text was taken just before.
+                behind.set_text(generation, 0, answer.content.len() as u64);
+            }
+            Some(behind)
         });
         self.note(event, at);
         self.applied += 1;

@@ -41,6 +41,8 @@ pub const PATH: &str = "/socket.io";
 const PACKETS_MAX: usize = 4096;
 /// The most binary attachments an event may announce; no event of ours has any.
 const BINARIES_MAX: usize = 4;
+/// How long a socket may take to close once it was told to.
+const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 /// How long a client may take from the handshake to CONNECT.
 const CONNECT_WITHIN: Duration = Duration::from_secs(20);
 
@@ -91,13 +93,12 @@ pub struct SocketEdge {
 }
 
 impl SocketEdge {
-    /// Sockets that ask `chat`. Their tasks belong to `tasks`.
+    /// Sockets that ask `chat`.
     pub fn new(
         chat: Chat,
         verifier: Arc<Verifier>,
         dialects: Dialects,
         options: SocketOptions,
-        tasks: &Tasks,
     ) -> Self {
         let (layer, io) = SocketIo::builder()
             .req_path(PATH)
@@ -115,6 +116,7 @@ impl SocketEdge {
                     .max_incoming_binaries(BINARIES_MAX),
             )
             .build_layer();
+        let tasks = Tasks::new();
         let edge = Arc::new(Edge {
             received: EventCounters::received(NAMESPACE, &dialects.commands()),
             sent: EventCounters::sent(NAMESPACE, &dialects.shown()),
@@ -122,7 +124,7 @@ impl SocketEdge {
             verifier,
             dialects,
             options,
-            tasks: tasks.clone(),
+            tasks,
             draining: CancellationToken::new(),
             readers: AtomicU64::new(0),
             open: AtomicUsize::new(0),
@@ -137,9 +139,13 @@ impl SocketEdge {
     }
 
     /// Tells every socket that the node shuts down and closes them over `drain_spread`, in a way
-    /// after which stock clients come back by themselves. Refuses further ones.
-    pub fn drain(&self) {
+    /// after which stock clients come back by themselves; further ones are told so too. Answers
+    /// when all are gone.
+    pub async fn drain(&self) {
         self.edge.draining.cancel();
+        if !self.edge.tasks.finished(self.edge.options.drain_spread + CLOSED_WITHIN).await {
+            self.edge.tasks.shutdown(CLOSED_WITHIN).await;
+        }
     }
 
     /// How many sockets there are.

@@ -1,7 +1,8 @@
 //! A socket as the hub sees it: a reader that takes frames as long as its peer does.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use socketioxide::extract::SocketRef;
 use socketioxide::{SendError, SocketError};
@@ -14,6 +15,9 @@ use crate::hub::{Offer, Reader, ReaderId};
 use crate::net::Outbound;
 use crate::telemetry::metrics;
 
+/// How long a reader whose packet queue was full is left alone.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(50);
+
 pub(super) struct Outlet {
     id: ReaderId,
     user: UserId,
@@ -23,6 +27,10 @@ pub(super) struct Outlet {
     edge: Arc<Edge>,
     slow: AtomicBool,
     became_slow: Notify,
+    /// At most this much may be outstanding for what was refused to fit.
+    room_at: AtomicU64,
+    /// socketioxide's own queue was full; it says nothing when it drains.
+    queue_full: AtomicBool,
 }
 
 impl Outlet {
@@ -43,6 +51,8 @@ impl Outlet {
             edge,
             slow: AtomicBool::new(false),
             became_slow: Notify::new(),
+            room_at: AtomicU64::new(0),
+            queue_full: AtomicBool::new(false),
         }
     }
 
@@ -54,12 +64,30 @@ impl Outlet {
         while !self.slow.load(Ordering::Acquire) {
             self.became_slow.notified().await;
         }
-        if self.outbound.drained(self.edge.options.outbound_max / 2).await.is_err() {
+        if self.outbound.drained(self.room_at.load(Ordering::Acquire)).await.is_err() {
             // Nothing will ever drain it; the disconnect is on its way.
             std::future::pending::<()>().await;
         }
+        if self.queue_full.swap(false, Ordering::AcqRel) {
+            tokio::time::sleep(QUEUE_FULL_PAUSE).await;
+        }
         if self.slow.swap(false, Ordering::AcqRel) {
             metrics::handles().slow_sockets.decrement(1.0);
+        }
+    }
+
+    /// Whether it may be given answers to commands; where not, [`Outlet::room`] waits for it.
+    pub(super) fn has_room(&self) -> bool {
+        self.outbound.outstanding() <= self.edge.options.outbound_max
+    }
+
+    /// Waits until it has room again.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(super) async fn room(&self) {
+        if self.outbound.drained(self.edge.options.outbound_max / 2).await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 
@@ -83,7 +111,9 @@ impl Outlet {
         Ok(())
     }
 
-    fn full(&self) -> Offer {
+    fn full(&self, bytes: u64) -> Offer {
+        let max = self.edge.options.outbound_max;
+        self.room_at.store(max.saturating_sub(bytes).min(max / 2), Ordering::Release);
         if !self.slow.swap(true, Ordering::AcqRel) {
             metrics::handles().slow_sockets.increment(1.0);
         }
@@ -109,13 +139,14 @@ impl Reader for Outlet {
         let bytes: u64 = frames.iter().map(|frame| frame.packet_bytes(NAMESPACE)).sum();
         let outstanding = self.outbound.outstanding();
         if outstanding > 0 && outstanding + bytes > self.edge.options.outbound_max {
-            return self.full();
+            return self.full(bytes);
         }
         for (sent, frame) in frames.iter().enumerate() {
             match self.emit(frame) {
                 Ok(()) => {}
                 Err(SendError::Socket(SocketError::InternalChannelFull)) if sent == 0 => {
-                    return self.full();
+                    self.queue_full.store(true, Ordering::Release);
+                    return self.full(0);
                 }
                 Err(SendError::Socket(SocketError::InternalChannelFull)) => {
                     // A part of them is on its way: only a new connection can be right again.

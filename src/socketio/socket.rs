@@ -49,17 +49,21 @@ pub(super) fn seat(edge: &Arc<Edge>, socket: &SocketRef, caller: Caller, dialect
     let (queue, commands) = mpsc::channel(edge.options.command_queue);
     let closed = CancellationToken::new();
 
-    let (own, refusing) = (edge.clone(), outlet.clone());
+    let (own, refusing) = (edge.clone(), Arc::downgrade(&outlet));
     let refuse = move |packet: Packet<LocalAdapter>, error: Error| {
         let event = packet.read().map(|(event, _)| event).unwrap_or_default();
-        refused(&own, &refusing, dialect, &event, packet.ack, &error);
+        if let Some(outlet) = refusing.upgrade() {
+            refused(&own, &outlet, dialect, &event, packet.ack, &error);
+        }
     };
     socket.on_fallback(Inbox { queue, refuse });
 
     let gone = closed.clone();
-    socket.on_disconnect(async move |reason: DisconnectReason| {
+    socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {
         disconnects(NAMESPACE, reason_label(reason)).increment(1);
         gone.cancel();
+        // Where the connect handler never ran, what waits for it would keep the socket.
+        socket.extensions.remove::<Seat>();
     });
     let prepared = Prepared { caller, outlet, commands, closed };
     socket.extensions.insert(Seat(Arc::new(Mutex::new(Some(prepared)))));
@@ -154,7 +158,10 @@ impl<'a> Session<'a> {
                         self.edge.chat.resume(visit);
                     }
                 }
-                Some(packet) = self.commands.recv() => self.carry_out(packet).await,
+                () = self.outlet.room(), if !self.outlet.has_room() => {}
+                Some(packet) = self.commands.recv(), if self.outlet.has_room() => {
+                    self.carry_out(packet).await;
+                }
                 () = sleep_until(end_of_age) => {
                     self.outlet.send(&self.edge.dialects.get(self.dialect).timeout());
                     self.outlet.close_transport();

@@ -33,6 +33,7 @@ impl Feed for Heard {
     fn event(&self, _: &SessionId, position: Position, event: Arc<Event>) {
         self.events.lock().unwrap().push((position, event));
     }
+    fn ahead(&self, _: &SessionId, _: Chunk) {}
     fn unlogged(&self, _: &SessionId, _: Arc<Event>) {}
     fn signal(&self, _: &SessionId, signal: Signal) {
         self.signals.lock().unwrap().push(signal);

@@ -480,3 +480,19 @@ async fn any_reader_ends_with_what_is_stored_whatever_happens_on_the_way() {
         }
     }
 }
+
+/// Its text was taken, its end was not: catching up showed the text again, from offset 0.
+#[tokio::test]
+async fn an_answer_shown_whole_is_not_shown_again_to_a_reader_that_had_room_for_its_text_only() {
+    let (shared, session) = (SharedMemory::default(), session());
+    let node = node(&shared);
+    let reader = live(&node, &session).await;
+    let mut answer = Answer::new(&session);
+    answer.text = "the whole answer".to_owned();
+    reader.full_after_next.store(true, Ordering::SeqCst);
+    answer.complete(&*node.adapter).await;
+    reader.full.store(false, Ordering::SeqCst);
+    node.hub.resume(reader.number(), [&session]);
+    assert_eq!(reader.text(answer.generation), answer.text);
+    assert!(reader.is_complete(answer.generation));
+}

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fred::interfaces::{KeysInterface, PubsubInterface, StreamsInterface};
 use fred::types::Value;
 
-use super::super::{AdapterError, Appended, Head, Log, Page};
+use super::super::{AdapterError, Appended, Head, Log, Page, Registry};
 use super::scripts::call;
 use super::{Redis, channel, frame, log_key, text_key, unavailable};
 use crate::codec;
@@ -58,7 +58,7 @@ impl Log for Redis {
 
     fn show(&self, session: &SessionId, chunk: Chunk) {
         if let Some(feed) = self.shared.feed() {
-            feed.chunk(session, chunk);
+            feed.ahead(session, chunk);
         }
     }
 
@@ -116,6 +116,10 @@ impl Log for Redis {
             state.subscribed.remove(session);
             state.known.remove(session);
         }
+        if !self.is_up() {
+            // The subscription is gone with the connection, and is not restored.
+            return Ok(());
+        }
         let unsubscribed = self.shared.subscriber.sunsubscribe(channel(session)).await;
         unsubscribed.map_err(|source| unavailable("unsubscribe", source))
     }
@@ -130,7 +134,12 @@ impl Log for Redis {
         page.contiguous = match page.events.first() {
             Some((first, _)) if first.epoch == after.epoch => first.follows(after),
             Some((first, _)) => after == Position::default() && first.seq == 1,
-            None => self.head(session, &[]).await?.position == after,
+            None => {
+                let head = self.head(session, &[]).await?.position;
+                // It was appended in between.
+                page.has_more = head.epoch == after.epoch && head.seq > after.seq;
+                page.has_more || head == after
+            }
         };
         if !page.contiguous && after != Position::default() {
             page = Page {

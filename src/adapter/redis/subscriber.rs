@@ -145,7 +145,8 @@ async fn resubscribe(
             Ok(_) | Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,
         }
-        let mut wanted: HashSet<String> = shared.state().subscribed.iter().map(channel).collect();
+        let restored: Vec<SessionId> = shared.state().subscribed.iter().cloned().collect();
+        let mut wanted: HashSet<String> = restored.iter().map(channel).collect();
         wanted.insert(node_channel(shared.node));
         while !wanted.is_empty() && reconnects.is_empty() {
             let done: Vec<String> = stream::iter(wanted.iter().cloned())
@@ -164,8 +165,22 @@ async fn resubscribe(
                 sleep(Duration::from_millis(200)).await;
             }
         }
+        let_go(&shared, restored).await;
         dirty(&shared);
     }
+}
+
+/// Ends the subscriptions of sessions that were let go while they were restored.
+async fn let_go(shared: &Shared, restored: Vec<SessionId>) {
+    let gone: Vec<SessionId> = {
+        let state = shared.state();
+        restored.into_iter().filter(|session| !state.subscribed.contains(session)).collect()
+    };
+    stream::iter(gone)
+        .for_each_concurrent(BATCH, |session| async move {
+            let _ = shared.subscriber.sunsubscribe(channel(&session)).await;
+        })
+        .await;
 }
 
 /// Once a second: is the node heard, by itself, through its subscriptions? A ping that does not

@@ -27,6 +27,7 @@ pub struct TestReader {
     id: ReaderId,
     user: UserId,
     pub full: AtomicBool,
+    pub full_after_next: AtomicBool,
     pub closed: AtomicBool,
     shown: Mutex<Vec<(String, Value)>>,
 }
@@ -38,6 +39,7 @@ impl TestReader {
             id: ReaderId(NEXT.fetch_add(1, Ordering::Relaxed)),
             user: UserId::new("ada").unwrap(),
             full: AtomicBool::new(false),
+            full_after_next: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             shown: Mutex::default(),
         })
@@ -107,6 +109,9 @@ impl Reader for TestReader {
         if self.full.load(Ordering::SeqCst) {
             return Offer::Full;
         }
+        if self.full_after_next.swap(false, Ordering::SeqCst) {
+            self.full.store(true, Ordering::SeqCst);
+        }
         let mut shown = self.shown.lock().unwrap();
         for frame in frames {
             let body = serde_json::from_str(frame.payload.get()).unwrap();
@@ -168,6 +173,9 @@ impl Feed for Lossy {
         for _ in 0..self.times() {
             self.inner.upgrade().unwrap().event(session, position, event.clone());
         }
+    }
+    fn ahead(&self, session: &SessionId, chunk: Chunk) {
+        self.inner.upgrade().unwrap().ahead(session, chunk);
     }
     fn unlogged(&self, session: &SessionId, event: Arc<Event>) {
         self.inner.upgrade().unwrap().unlogged(session, event);
