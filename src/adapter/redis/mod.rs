@@ -94,9 +94,12 @@ impl Redis {
         options: RedisOptions,
         tasks: &Tasks,
     ) -> Result<Self, AdapterError> {
-        let builder = builder(&options).map_err(|source| unavailable("read REDIS_URL", source))?;
-        let commands = builder.build().map_err(|source| unavailable("connect", source))?;
+        let mut builder =
+            builder(&options).map_err(|source| unavailable("read REDIS_URL", source))?;
         let subscriber = builder.build().map_err(|source| unavailable("connect", source))?;
+        // fred makes all its channels of this size at once, and nothing arrives on this connection.
+        builder.with_performance_config(|performance| performance.broadcast_channel_capacity = 16);
+        let commands = builder.build().map_err(|source| unavailable("connect", source))?;
         let shared = Arc::new(Shared {
             node,
             options,
