@@ -106,6 +106,20 @@ suite('faults', { nodes: 2, fresh: true }, (e2e) => {
     await endsWell(cluster, answer);
   });
 
+  e2e('an answer that begins while Redis is away is shown on its own node, and elsewhere afterwards', { timeout: 90_000 }, async (cluster) => {
+    const id = sessionId('away');
+    const local = await open(cluster.nodes[0].url, { token: token() });
+    const remote = await open(cluster.nodes[1].url, { token: token() });
+    for (const { socket } of [local, remote]) await ok(socket, 'session:join', { sessionId: id });
+    await cluster.redis.child.stop('SIGKILL');
+    const ids = await ok(local.socket, 'stream:request', { sessionId: id, prompt: 'Something long', agentId: 'slow' });
+    await local.heard.next('message:new');
+    await local.heard.next('stream:start');
+    await local.heard.next('stream:chunk', ({ offset }) => offset > 150);
+    await cluster.redis.start();
+    await endsWell(cluster, { id, local, remote, ...ids });
+  });
+
   e2e('the database is cut off for a moment', { timeout: 90_000 }, async (cluster) => {
     const answer = await longAnswer(cluster);
     const name = new URL(cluster.database.url).pathname.slice(1);
@@ -158,6 +172,26 @@ suite('drain', { nodes: 3, nginx: true, fresh: true, env: { SHUTDOWN_GRACE: '15s
       assert.deepEqual(reasons, []);
       assert.deepEqual(heard.of('server:shutdown'), []);
     }
+  });
+
+  e2e('SIGTERM: sockets are closed one after the other, as they were told', { timeout: 60_000 }, async (cluster) => {
+    const [node] = cluster.nodes;
+    const closed = [];
+    const told = await Promise.all(
+      Array.from({ length: 12 }, async () => {
+        const { socket, heard } = await open(node.url, { token: token(), transports: ['websocket'], reconnection: false });
+        return async () => {
+          const { reconnectInMs } = await heard.next('server:shutdown');
+          socket.on('disconnect', () => closed.push(reconnectInMs));
+        };
+      }),
+    );
+    node.signal('SIGTERM');
+    await Promise.all(told.map((wait) => wait()));
+    await eventually(() => closed.length === 12, { within: 15_000, what: 'all are closed' });
+    assert.deepEqual(closed, closed.toSorted((a, b) => a - b));
+    assert.ok(new Set(closed).size > 6, `spread: ${closed}`);
+    await node.stop();
   });
 
   e2e('SIGTERM mid-answer: the answer is finished, and readers elsewhere miss nothing of it', { timeout: 90_000 }, async (cluster) => {

@@ -3,7 +3,7 @@
 // is closed, and comes back by itself.
 
 import assert from 'node:assert/strict';
-import { eventually, metrics, ok, open, sessionId, suite, token } from './harness.mjs';
+import { eventually, get, metrics, ok, open, sessionId, suite, token } from './harness.mjs';
 
 // Every chunk carries the whole text, so that the kernel's buffers are full soon.
 const env = { STREAM_CHUNK_CONTENT: 'cumulative', STREAM_DELAY: '1ms', STREAM_DELAY_MAX: '1ms' };
@@ -53,6 +53,25 @@ suite('slow readers', { nodes: 2, env, agents }, (e2e) => {
     assert.ok(few < many, `${few} chunks for the slow one, ${many} for the one beside it`);
     await eventually(async () => (await metrics(cluster.nodes[1])).sum('socket_io_slow_sockets') === 0);
     assert.ok((await metrics(cluster.nodes[1])).sum('socket_io_coalesced_chunks_total') > 0);
+  });
+});
+
+/** A catch-up larger than the buffer, behind something small: it waited for room that it had. */
+suite('catch-ups beyond the buffer', { nodes: 1, env: { SOCKET_BUFFER_MAX: '4KiB', TOKIO_WORKER_THREADS: '2' }, agents }, (e2e) => {
+  e2e('are taken, and hold nobody up', { timeout: 60_000 }, async (cluster) => {
+    const id = sessionId('large');
+    const asking = await open(cluster.url, { token: token() });
+    const { streamId, promptMessageId } = await ok(asking.socket, 'stream:request', { sessionId: id, prompt: 'Much' });
+    await asking.heard.next('stream:chunk', ({ offset }) => offset > 10_000);
+    const joining = await Promise.all(Array.from({ length: 8 }, () => open(cluster.url, { token: token() })));
+    for (const { socket } of joining) {
+      await ok(socket, 'session:join', { sessionId: id, lastMessageId: promptMessageId });
+    }
+    assert.equal((await get(`${cluster.url}/livez`)).status, 200);
+    for (const reader of joining) {
+      const end = await reader.heard.finished(streamId, 45_000);
+      assert.equal(assembled(reader, streamId), end.payload.message.content);
+    }
   });
 });
 
