@@ -123,6 +123,7 @@ impl App {
             verifier,
             readiness: readiness.clone(),
             dev_auth: config.auth.dev_auth,
+            loopback_only: config.server.is_loopback(),
             demo_ui: config.server.demo_ui,
         });
         let origins = Origins::new(&config.server.cors_origins, PATH);

@@ -19,12 +19,14 @@ use crate::domain::{
 };
 use crate::generation::{Generations, Voice};
 use crate::hub::{Hub, Reader};
-use crate::store::{SharedStore, StoreError};
+use crate::store::{Missed, SharedStore, StoreError};
 
 use presence::Presences;
 
 /// The most missed messages that a join brings.
 const MISSED_MAX: u32 = 100;
+/// The most bytes of content that a join brings, but for a single message that is longer.
+const MISSED_BYTES_MAX: usize = 256 * 1024;
 /// What a client is told to wait while something is away.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -183,8 +185,9 @@ impl Chat {
     async fn join(&self, visit: &mut Visit, join: Join) -> Result<Done, Error> {
         let Join { session: id, last_message, texts } = join;
         let shared = &self.shared;
-        let access = shared.access(&visit.caller, &id).await?;
+        // First, since a session that does not exist is made by asking for it.
         self.make_room(visit, &id)?;
+        let access = shared.access(&visit.caller, &id).await?;
         // The reader's place first, then what is stored: nothing falls between the two.
         visit.joined.insert(id.clone());
         let reader = visit.reader.clone();
@@ -207,6 +210,7 @@ impl Chat {
             },
         };
         let online = shared.arrive(&visit.caller, &id, reader.id()).await;
+        let missed = missed.map(cap);
         let has_more = missed.as_ref().is_some_and(|missed| missed.has_more);
         let messages = missed.map(|missed| missed.messages);
         let known: HashSet<_> = messages.iter().flatten().map(|message| message.id).collect();
@@ -227,6 +231,7 @@ impl Chat {
         })
     }
 
+    /// Whether the reader may join one more.
     fn make_room(&self, visit: &Visit, id: &SessionId) -> Result<(), Error> {
         let max = self.shared.options.joined_max;
         if visit.joined.contains(id) || visit.joined.len() < max {
@@ -242,6 +247,21 @@ impl Chat {
         self.shared.hub.leave(session, reader);
         self.shared.depart(&visit.caller, session, reader).await;
     }
+}
+
+/// Cuts what was missed to [`MISSED_BYTES_MAX`]: a page is one packet, whatever its messages hold.
+fn cap(mut missed: Missed) -> Missed {
+    let mut bytes = 0;
+    let fits = missed.messages.iter().take_while(|message| {
+        bytes += message.content.len();
+        bytes <= MISSED_BYTES_MAX
+    });
+    let fits = fits.count().max(1);
+    if fits < missed.messages.len() {
+        missed.messages.truncate(fits);
+        missed.has_more = true;
+    }
+    missed
 }
 
 /// What a client is told when something inside went wrong: an id, under which the log has the

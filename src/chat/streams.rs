@@ -1,9 +1,9 @@
 //! Asking an agent, and stopping it.
 
-use super::{Caller, Chat, Shared, Visit, stored};
+use super::{Answerer, Caller, Chat, Shared, Visit, stored};
 use crate::adapter::Notice;
 use crate::domain::command::{Join, RequestStream};
-use crate::domain::{Error, ErrorCode, Generation, GenerationId, Message, Reply};
+use crate::domain::{AgentId, Error, ErrorCode, Generation, GenerationId, Message, Reply};
 use crate::store::{Accepted, NewGeneration, StopRequested};
 
 impl Shared {
@@ -14,14 +14,22 @@ impl Shared {
         visit: &mut Visit,
         request: RequestStream,
     ) -> Result<Reply, Error> {
+        // What can be refused without the session is refused first: asking for it may make it.
         self.check_content(&request.prompt)?;
+        if let Some(agent) = &request.agent {
+            self.answerer(agent)?;
+        }
+        chat.make_room(visit, &request.session)?;
+        let slot = self.generations.reserve().ok_or_else(|| {
+            Error::new(ErrorCode::Overloaded, "This node has as many streams as it takes")
+                .retry_after(super::RETRY_AFTER)
+        })?;
         let access = self.access(&visit.caller, &request.session).await?;
         let agent = request
             .agent
             .or(access.session.agent)
             .unwrap_or_else(|| self.answerers.default.clone());
-        let answerer =
-            self.answerers.by_agent.get(&agent).ok_or_else(|| Error::not_found("agent"))?;
+        let answerer = self.answerer(&agent)?;
         if !visit.joined.contains(&request.session) {
             let session = request.session.clone();
             let join = Join { session, last_message: None, texts: Vec::new() };
@@ -29,10 +37,6 @@ impl Shared {
                 chat.go_live(visit, waiting);
             }
         }
-        let slot = self.generations.reserve().ok_or_else(|| {
-            Error::new(ErrorCode::Overloaded, "This node has as many streams as it takes")
-                .retry_after(super::RETRY_AFTER)
-        })?;
         let new = NewGeneration {
             session: request.session,
             user: visit.caller.user.clone(),
@@ -86,6 +90,10 @@ impl Shared {
             StopRequested::AlreadyFinal => Ok(()),
             StopRequested::Unknown => Err(unknown()),
         }
+    }
+
+    fn answerer(&self, agent: &AgentId) -> Result<&Answerer, Error> {
+        self.answerers.by_agent.get(agent).ok_or_else(|| Error::not_found("agent"))
     }
 
     fn check_content(&self, content: &str) -> Result<(), Error> {

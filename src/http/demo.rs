@@ -1,11 +1,12 @@
 //! The demo chat: one page with its script and style, and tokens for whoever asks.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
@@ -59,11 +60,29 @@ pub(super) struct Given {
     token: String,
 }
 
+/// Whether the request was sent to a name of this machine. A page of elsewhere whose name was made
+/// to point here (DNS rebinding) shows by its `Host`.
+fn is_this_machine(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost")
+        || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 /// A token for whoever asks; only under `DEV_AUTH`.
 pub(super) async fn token(
     State(state): State<HttpState>,
+    headers: HeaderMap,
     wanted: Result<Json<Wanted>, JsonRejection>,
 ) -> Result<Json<Given>, HttpError> {
+    if state.loopback_only && !is_this_machine(&headers) {
+        let message = "This server gives tokens to pages of localhost only";
+        return Err(Error::new(ErrorCode::Forbidden, message).into());
+    }
     let Json(wanted) = wanted.map_err(|error| Error::invalid(error.body_text()))?;
     let user = UserId::new(&wanted.sub)
         .map_err(|_| Error::invalid("sub must be 1 to 256 bytes without control characters"))?;
@@ -79,4 +98,23 @@ pub(super) async fn token(
         Error::new(ErrorCode::Internal, "The token could not be made")
     })?;
     Ok(Json(Given { token }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_are_this_machine() {
+        let is_ours = |host: &'static str| {
+            is_this_machine(&[(header::HOST, host.parse().unwrap())].into_iter().collect())
+        };
+        for ours in ["localhost", "LOCALHOST:3000", "127.0.0.1:3000", "127.0.0.2", "[::1]:3000"] {
+            assert!(is_ours(ours), "{ours}");
+        }
+        for foreign in ["evil.example:3000", "localhost.evil.example", "10.0.0.1", "", "[::2]"] {
+            assert!(!is_ours(foreign), "{foreign}");
+        }
+        assert!(!is_this_machine(&HeaderMap::new()));
+    }
 }

@@ -40,6 +40,8 @@ pub struct HttpState {
     pub readiness: Readiness,
     /// Whether `POST /dev/token` gives anybody a token.
     pub dev_auth: bool,
+    /// Whether only this machine can connect.
+    pub loopback_only: bool,
     /// Whether `/` is the demo chat.
     pub demo_ui: bool,
 }

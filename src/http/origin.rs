@@ -23,14 +23,18 @@ impl Origins {
         Self { allowed: allowed.into(), path }
     }
 
-    /// No `Origin`, or the server's own host, is always allowed.
+    /// No `Origin`, or the server's own host, is always allowed; two are not.
     fn admits(&self, headers: &HeaderMap) -> bool {
-        let Some(origin) = headers.get(header::ORIGIN) else { return true };
+        let mut origins = headers.get_all(header::ORIGIN).iter();
+        let Some(origin) = origins.next() else { return true };
+        if origins.next().is_some() {
+            return false;
+        }
         let Ok(origin) = origin.to_str() else { return false };
-        let own = |name: &str| headers.get(name).and_then(|host| host.to_str().ok());
+        // Not `X-Forwarded-Host`, which anybody can send: a proxy passes `Host` on.
+        let own = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let host = origin.split_once("://").map(|(_, host)| host);
-        let hosts = [own("host"), own("x-forwarded-host")];
-        host.is_some_and(|host| hosts.iter().flatten().any(|own| own.eq_ignore_ascii_case(host)))
+        host.is_some_and(|host| own.is_some_and(|own| own.eq_ignore_ascii_case(host)))
             || self.allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
     }
 }
@@ -77,10 +81,10 @@ mod tests {
         assert!(admits(&[]));
         assert!(admits(&[("origin", "https://app.example")]));
         assert!(admits(&[("origin", "http://chat.example:3000"), ("host", "chat.example:3000")]));
-        assert!(admits(&[
-            ("origin", "https://chat.example"),
-            ("host", "10.0.0.1"),
-            ("x-forwarded-host", "chat.example"),
+        assert!(!admits(&[
+            ("origin", "https://evil.example"),
+            ("host", "chat.example"),
+            ("x-forwarded-host", "evil.example"),
         ]));
         assert!(!admits(&[("origin", "https://evil.example"), ("host", "chat.example")]));
         assert!(!admits(&[("origin", "https://app.example.evil.example")]));
