@@ -41,7 +41,7 @@ impl Socket {
         let stream = TcpStream::connect(address).await.context("connect")?;
         stream.set_nodelay(true).context("set TCP_NODELAY")?;
         let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
-        // The default, 128 KiB, is cleared for each read, which  here.
+        // The default, 128 KiB, is cleared for each read.
         let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER);
         let (ws, _) = tokio_tungstenite::client_async_with_config(url, stream, Some(config))
             .await
