@@ -189,7 +189,10 @@ suite('drain', { nodes: 3, nginx: true, fresh: true, env: { SHUTDOWN_GRACE: '15s
     node.signal('SIGTERM');
     await Promise.all(told.map((wait) => wait()));
     await eventually(() => closed.length === 12, { within: 15_000, what: 'all are closed' });
-    assert.deepEqual(closed, closed.toSorted((a, b) => a - b));
+    // In the order they were told; two that were told nearly the same may come in either.
+    for (const [n, wait] of closed.entries()) {
+      assert.ok(closed.slice(0, n).every((before) => before < wait + 250), `in order: ${closed}`);
+    }
     assert.ok(new Set(closed).size > 6, `spread: ${closed}`);
     await node.stop();
   });
