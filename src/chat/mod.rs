@@ -14,8 +14,8 @@ use std::time::Duration;
 use crate::adapter::{AdapterError, SharedAdapter};
 use crate::domain::command::Join;
 use crate::domain::{
-    AgentId, Command, Error, ErrorCode, EventId, Joined, MessageId, NodeId, Reply, SessionId,
-    UserId,
+    AgentId, Command, Error, ErrorCode, EventId, Joined, Message, MessageId, NodeId, Reply,
+    SessionId, UserId,
 };
 use crate::generation::{Generations, Voice};
 use crate::hub::{Hub, Reader};
@@ -250,17 +250,22 @@ impl Chat {
 }
 
 /// Cuts what was missed to [`MISSED_BYTES_MAX`]: a page is one packet, whatever its messages hold.
+/// What is cut off is what `has_more` tells of: the last ones, or the oldest of the newest.
 fn cap(mut missed: Missed) -> Missed {
+    let all = missed.messages.len();
     let mut bytes = 0;
-    let fits = missed.messages.iter().take_while(|message| {
+    let mut fits = |message: &Message| {
         bytes += message.content.len();
         bytes <= MISSED_BYTES_MAX
-    });
-    let fits = fits.count().max(1);
-    if fits < missed.messages.len() {
-        missed.messages.truncate(fits);
-        missed.has_more = true;
+    };
+    if missed.newest {
+        let kept = missed.messages.iter().rev().take_while(|message| fits(message)).count();
+        missed.messages.drain(..all - kept.max(1).min(all));
+    } else {
+        let kept = missed.messages.iter().take_while(|message| fits(message)).count();
+        missed.messages.truncate(kept.max(1));
     }
+    missed.has_more |= missed.messages.len() < all;
     missed
 }
 
@@ -285,5 +290,53 @@ fn unavailable(error: AdapterError) -> Error {
     match error {
         AdapterError::Unavailable { .. } => told.retry_after(RETRY_AFTER),
         AdapterError::Malformed { .. } => told,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Author, Timestamp};
+
+    fn message(ordinal: u64, bytes: usize) -> Message {
+        let at = Timestamp::from_millis(0);
+        Message {
+            id: MessageId::new(),
+            session: SessionId::new("s").unwrap(),
+            ordinal,
+            user: None,
+            agent: None,
+            author: Author::User,
+            content: "x".repeat(bytes),
+            metadata: serde_json::Map::new(),
+            tokens: None,
+            usage: None,
+            parent: None,
+            client_message_id: None,
+            edited_at: None,
+            deleted_at: None,
+            created_at: at,
+            updated_at: at,
+            reactions: Vec::new(),
+            attachments: Vec::new(),
+        }
+    }
+
+    fn capped(sizes: &[usize], newest: bool) -> (Vec<u64>, bool) {
+        let messages = (1..).zip(sizes).map(|(ordinal, size)| message(ordinal, *size)).collect();
+        let capped = cap(Missed { messages, has_more: false, newest });
+        (capped.messages.iter().map(|message| message.ordinal).collect(), capped.has_more)
+    }
+
+    #[test]
+    fn a_page_is_cut_where_has_more_tells_of_the_rest() {
+        let half = MISSED_BYTES_MAX / 2;
+        assert_eq!(capped(&[half, half, half], false), (vec![1, 2], true));
+        assert_eq!(capped(&[half, half, half], true), (vec![2, 3], true));
+        assert_eq!(capped(&[half, half], false), (vec![1, 2], false));
+        assert_eq!(capped(&[half * 3, 1], false), (vec![1], true), "never none of some");
+        assert_eq!(capped(&[1, half * 3], true), (vec![2], true));
+        assert_eq!(capped(&[], true), (vec![], false));
+        assert_eq!(capped(&[], false), (vec![], false));
     }
 }

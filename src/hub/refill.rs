@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::Shared;
 use super::tail::{Applied, Gate, Tail};
 use crate::adapter::AdapterError;
-use crate::domain::GenerationId;
+use crate::domain::{GenerationId, Position};
 use crate::telemetry::metrics;
 
 /// How many events one read of a log brings.
@@ -146,7 +146,9 @@ async fn compare(shared: &Shared, tail: &Arc<Tail>, failed: &AtomicBool) {
     };
     let longer = head.text_lens.iter().zip(&lens).any(|(there, here)| there > here);
     // Lower: Redis has lost what this tail has, and what follows may be new under old positions.
-    if (head.position != position || longer) && tail.state().begin_refill() {
+    // None at all: it has expired, or the next event begins a new epoch, which is a gap by itself.
+    let differs = head.position != position && head.position != Position::default();
+    if (differs || longer) && tail.state().begin_refill() {
         spawn(shared, tail.clone());
     }
 }

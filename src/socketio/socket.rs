@@ -19,6 +19,7 @@ use super::{Edge, NAMESPACE};
 use crate::chat::{Caller, Visit};
 use crate::dialect::{DialectIndex, Greeting, wire};
 use crate::domain::{Error, Timestamp};
+use crate::hub::Reader;
 use crate::net::Outbound;
 use crate::telemetry::metrics::{connected as connected_gauge, connects, disconnects};
 
@@ -78,7 +79,7 @@ pub(super) fn connected(edge: &Arc<Edge>, socket: &SocketRef) {
     let stop = edge.tasks.stopping().clone();
     let (own, socket) = (edge.clone(), socket.clone());
     edge.tasks.spawn(async move {
-        let dialect = edge_dialect(&prepared.outlet);
+        let dialect = prepared.outlet.dialect();
         own.open.fetch_add(1, Ordering::Relaxed);
         let mut session = Session::new(&own, socket, prepared, dialect);
         session.greet();
@@ -86,11 +87,6 @@ pub(super) fn connected(edge: &Arc<Edge>, socket: &SocketRef) {
         session.end().await;
         own.open.fetch_sub(1, Ordering::Relaxed);
     });
-}
-
-fn edge_dialect(outlet: &Arc<Outlet>) -> DialectIndex {
-    use crate::hub::Reader;
-    outlet.dialect()
 }
 
 struct Session<'a> {

@@ -192,8 +192,10 @@ pub enum StopRequested {
 pub struct Missed {
     /// In the order of the session, oldest first.
     pub messages: Vec<Message>,
-    /// Whether there are more after these.
+    /// Whether there are more: after these, or before them where they are the newest.
     pub has_more: bool,
+    /// Whether they are the newest, because the message they were to follow is not known.
+    pub newest: bool,
 }
 
 /// Sessions, messages, generations and the outbox.

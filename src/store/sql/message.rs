@@ -177,7 +177,8 @@ pub(super) async fn missed(
     if after.is_none() {
         rows.reverse();
     }
-    Ok(Missed { messages: complete(&mut connection, rows).await?, has_more })
+    let messages = complete(&mut connection, rows).await?;
+    Ok(Missed { messages, has_more, newest: after.is_none() })
 }
 
 /// Reads messages with their reactions and attachments, in two statements for all.
