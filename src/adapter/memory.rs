@@ -4,18 +4,17 @@
 //! what the others append, as over Redis.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use tokio::sync::mpsc;
 
 use super::{
-    Adapter, AdapterError, Appended, Arrival, Departure, Feed, Head, Log, Notice,
-    ONLINE_LISTED_MAX, Online, Page, Presence, Registry,
+    Adapter, AdapterError, Appended, Arrival, Connected, Departure, Earlier, Feed, Head, Limits,
+    Log, News, Notice, ONLINE_LISTED_MAX, Online, Page, Presence, Registry, Sinks, StoredAppended,
 };
 use crate::domain::{
-    Chunk, Event, GenerationId, NodeId, Position, SessionId, Signal, Timestamp, UserId,
+    self, Chunk, Event, GenerationId, NodeId, Position, Rate, SessionId, Signal, Timestamp, UserId,
 };
 
 /// The most finished or running texts kept per session; the oldest go first.
@@ -57,12 +56,6 @@ impl Default for SessionState {
             online: HashMap::new(),
         }
     }
-}
-
-#[derive(Clone)]
-struct Sinks {
-    feed: Weak<dyn Feed>,
-    notices: mpsc::Sender<Notice>,
 }
 
 /// One node's view of a [`SharedMemory`].
@@ -194,6 +187,16 @@ impl Log for Memory {
         Ok(position)
     }
 
+    async fn append_stored(
+        &self,
+        session: &SessionId,
+        _revision: u64,
+        event: Arc<Event>,
+        _earlier: Earlier,
+    ) -> Result<StoredAppended, AdapterError> {
+        self.append_event(session, event).await.map(StoredAppended::At)
+    }
+
     async fn signal(&self, session: &SessionId, signal: Signal) -> Result<(), AdapterError> {
         let hearers = self.state().hearers(session);
         for feed in hearers {
@@ -267,6 +270,35 @@ impl Log for Memory {
 
 #[async_trait]
 impl Presence for Memory {
+    async fn connect(&self, _user: &UserId, _max: u32) -> Result<Connected, AdapterError> {
+        todo!()
+    }
+
+    async fn disconnect(&self, _user: &UserId) -> Result<(), AdapterError> {
+        todo!()
+    }
+
+    async fn settle(&self, _user: &UserId) -> Result<bool, AdapterError> {
+        todo!()
+    }
+
+    async fn presence(&self, _users: &[UserId]) -> Result<Vec<domain::Presence>, AdapterError> {
+        todo!()
+    }
+
+    async fn online(&self, _session: &SessionId) -> Result<Online, AdapterError> {
+        todo!()
+    }
+
+    async fn was_in(
+        &self,
+        _session: &SessionId,
+        _user: &UserId,
+        _window: Duration,
+    ) -> Result<bool, AdapterError> {
+        todo!()
+    }
+
     async fn enter(&self, session: &SessionId, user: &UserId) -> Result<Arrival, AdapterError> {
         let mut state = self.state();
         let log = state.touch(session, self.ttl);
@@ -291,10 +323,21 @@ impl Presence for Memory {
 }
 
 #[async_trait]
+impl Limits for Memory {
+    async fn count(&self, _: &UserId, _: &'static str, _: Rate) -> Result<(), Duration> {
+        Ok(())
+    }
+}
+
+#[async_trait]
 impl Registry for Memory {
     async fn tell(&self, node: NodeId, notice: Notice) -> Result<bool, AdapterError> {
         let sinks = self.state().nodes.get(&node).cloned();
         Ok(sinks.is_some_and(|sinks| sinks.notices.try_send(notice).is_ok()))
+    }
+
+    async fn tell_all(&self, _news: News) -> Result<(), AdapterError> {
+        todo!()
     }
 
     fn is_up(&self) -> bool {
@@ -303,9 +346,9 @@ impl Registry for Memory {
 }
 
 impl Adapter for Memory {
-    fn attach(&self, feed: Weak<dyn Feed>, notices: mpsc::Sender<Notice>) {
+    fn attach(&self, sinks: Sinks) {
         if self.attached.set(()).is_ok() {
-            self.state().nodes.insert(self.node, Sinks { feed, notices });
+            self.state().nodes.insert(self.node, sinks);
         }
     }
 }

@@ -1,6 +1,7 @@
-//! What nodes share: the sessions' logs and texts, who is present, and a word to another node.
+//! What nodes share: the sessions' logs and texts, who is present, how often users have asked,
+//! and a word to other nodes.
 //!
-//! Split by concern ([`Log`], [`Presence`], [`Registry`]), one implementation in memory (one
+//! Split by concern ([`Log`], [`Presence`], [`Limits`], [`Registry`]), one implementation in memory (one
 //! process) and one on Redis (a cluster), one contract suite on both
 //! (`tests/it/adapter_contract.rs`). It must not know readers, dialects or the database: what
 //! arrives goes to the [`Feed`], whoever that is.
@@ -8,12 +9,16 @@
 mod memory;
 mod redis;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use crate::domain::{Chunk, Event, GenerationId, NodeId, Position, SessionId, Signal, UserId};
+use crate::domain::{
+    self, Chunk, Event, GenerationId, NodeId, Position, PresenceChange, Rate, SessionId, Signal,
+    UserId,
+};
 
 pub use memory::{Memory, SharedMemory};
 pub use redis::{Redis, RedisOptions};
@@ -57,6 +62,28 @@ pub enum Appended {
     Short {
         /// Its length in bytes; 0 where there is none.
         len: u64,
+    },
+}
+
+/// Whether the stored events before one must be in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Earlier {
+    /// They must: otherwise nothing is appended.
+    Required,
+    /// Whoever appends has seen to them.
+    SeenTo,
+}
+
+/// What became of a stored event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoredAppended {
+    /// It stands there.
+    At(Position),
+    /// Nothing was appended: the log has the stored events up to revision `last` only, or (0) it
+    /// is not known which it has.
+    Early {
+        /// The highest revision that was appended.
+        last: u64,
     },
 }
 
@@ -119,6 +146,18 @@ pub trait Log: Send + Sync {
         event: Arc<Event>,
     ) -> Result<Position, AdapterError>;
 
+    /// Appends an event that the store has, as [`Log::append_event`] does, in the order of the
+    /// revisions that the store gave: with [`Earlier::Required`] only where the log is known to
+    /// have all those before it. So a session's stored events stand in the log in the order in
+    /// which they happened, whichever nodes append them. Repeated, it may stand there twice.
+    async fn append_stored(
+        &self,
+        session: &SessionId,
+        revision: u64,
+        event: Arc<Event>,
+        earlier: Earlier,
+    ) -> Result<StoredAppended, AdapterError>;
+
     /// Publishes a passing signal: at most once, to the nodes with readers.
     async fn signal(&self, session: &SessionId, signal: Signal) -> Result<(), AdapterError>;
 
@@ -154,17 +193,86 @@ pub trait Log: Send + Sync {
     ) -> Result<Head, AdapterError>;
 }
 
-/// Who is in a session, across the nodes. A node that dies is forgotten within ten seconds.
+/// Which users have a device connected, and who is in a session, across the nodes.
+///
+/// A node that dies is forgotten within ten seconds, and one that shuts down like it: another node
+/// then takes its users out, and says so by [`Sinks::absences`], once for all nodes.
 ///
 /// # Errors
 /// Every method: [`AdapterError`].
 #[async_trait]
 pub trait Presence: Send + Sync {
+    /// A device of `user` has connected to this node, unless they have `max` on all nodes (0: no
+    /// limit).
+    async fn connect(&self, user: &UserId, max: u32) -> Result<Connected, AdapterError>;
+
+    /// A device of `user` has disconnected from this node. They count as online until
+    /// [`Presence::settle`].
+    async fn disconnect(&self, user: &UserId) -> Result<(), AdapterError>;
+
+    /// Some time after a disconnect: `true` where the user was online and has no device on any
+    /// node. To one caller only.
+    async fn settle(&self, user: &UserId) -> Result<bool, AdapterError>;
+
+    /// Whether these users are there, in the order that was asked for.
+    async fn presence(&self, users: &[UserId]) -> Result<Vec<domain::Presence>, AdapterError>;
+
+    /// Who is in the session now.
+    async fn online(&self, session: &SessionId) -> Result<Online, AdapterError>;
+
+    /// Whether the user is in the session, or was within `window`.
+    async fn was_in(
+        &self,
+        session: &SessionId,
+        user: &UserId,
+        window: Duration,
+    ) -> Result<bool, AdapterError>;
+
     /// This node has a device of `user` in the session. Repeating it changes nothing.
     async fn enter(&self, session: &SessionId, user: &UserId) -> Result<Arrival, AdapterError>;
 
     /// This node's last device of `user` has left the session.
     async fn leave(&self, session: &SessionId, user: &UserId) -> Result<Departure, AdapterError>;
+}
+
+/// What became of a device that connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connected {
+    /// It counts. `first`: the user was offline.
+    Yes {
+        /// See above.
+        first: bool,
+    },
+    /// The user has as many as they may have: nothing was changed.
+    TooMany,
+}
+
+/// Somebody whose node is gone without having said so itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Absence {
+    /// They have no device in the session any more.
+    Left {
+        /// Which.
+        session: SessionId,
+        /// Who.
+        user: UserId,
+        /// How many users are there now.
+        online: u64,
+    },
+    /// They have no device any more, and were online.
+    Offline {
+        /// Who.
+        user: UserId,
+    },
+}
+
+/// How often users have asked, across the nodes.
+#[async_trait]
+pub trait Limits: Send + Sync {
+    /// Counts one `action` of `user`. `Err` where it is one too many, with the time after which
+    /// the same will be allowed; it is not counted then. Never fails: where the shared store does
+    /// not answer within 250 ms, this node's own count decides.
+    async fn count(&self, user: &UserId, action: &'static str, rate: Rate) -> Result<(), Duration>;
 }
 
 /// Who is there.
@@ -203,6 +311,9 @@ pub trait Registry: Send + Sync {
     /// Tells a node something, at most once. `false` where it does not listen.
     async fn tell(&self, node: NodeId, notice: Notice) -> Result<bool, AdapterError>;
 
+    /// Tells every node something, this one included, at most once.
+    async fn tell_all(&self, news: News) -> Result<(), AdapterError>;
+
     /// Whether the shared store answers; what `redis_up` shows. Never waits.
     fn is_up(&self) -> bool;
 }
@@ -219,6 +330,23 @@ pub enum Notice {
     },
 }
 
+/// What one node tells all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// Close every connection of a user.
+    Disconnect {
+        /// Whose.
+        user: UserId,
+    },
+    /// A user came or went; those who watch one of the sessions hear of it.
+    Presence {
+        /// Who, and whether they are there.
+        change: PresenceChange,
+        /// The sessions they belong to.
+        sessions: Vec<SessionId>,
+    },
+}
+
 /// Where what arrives goes: a node's readers. Called on the path of delivery: it must not block
 /// and must not call back into the adapter before it returns.
 pub trait Feed: Send + Sync {
@@ -232,15 +360,27 @@ pub trait Feed: Send + Sync {
     fn unlogged(&self, session: &SessionId, event: Arc<Event>);
     /// A signal came.
     fn signal(&self, session: &SessionId, signal: Signal);
+    /// News came.
+    fn news(&self, news: News);
     /// Anything may have been missed since: every tail must compare heads.
     fn dirty(&self);
 }
 
 /// All that nodes share, on one backend.
-pub trait Adapter: Log + Presence + Registry {
-    /// Says where what arrives goes: text and events to `feed`, held weakly, notices to `notices`
-    /// (where it is full they are dropped). Called once, before anything is subscribed.
-    fn attach(&self, feed: std::sync::Weak<dyn Feed>, notices: mpsc::Sender<Notice>);
+pub trait Adapter: Log + Presence + Limits + Registry {
+    /// Says where what arrives goes. Called once, before anything is subscribed.
+    fn attach(&self, sinks: Sinks);
+}
+
+/// Where what arrives goes. Where a channel is full, what came is dropped.
+#[derive(Clone)]
+pub struct Sinks {
+    /// Text, events, signals and news.
+    pub feed: Weak<dyn Feed>,
+    /// What other nodes tell this one.
+    pub notices: mpsc::Sender<Notice>,
+    /// Users whose nodes are gone.
+    pub absences: mpsc::Sender<Absence>,
 }
 
 /// An adapter, whichever backend it stands on.

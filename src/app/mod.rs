@@ -14,12 +14,12 @@ use secrecy::ExposeSecret;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::adapter::{Memory, Redis, RedisOptions, SharedAdapter, SharedMemory};
+use crate::adapter::{Memory, Redis, RedisOptions, SharedAdapter, SharedMemory, Sinks};
 use crate::auth::Verifier;
 use crate::chat::{Chat, ChatOptions};
 use crate::config::{ChunkContent, Config, DatabaseKind, Server};
 use crate::dialect::Dialects;
-use crate::domain::NodeId;
+use crate::domain::{Moderation, NodeId, Rate, Rates};
 use crate::generation::{GenerationOptions, Generations};
 use crate::http::{HttpState, Origins, cors, private, public, refuse_foreign_origins};
 use crate::hub::{Hub, HubOptions};
@@ -87,12 +87,13 @@ impl App {
             background.clone(),
         );
         let (notify, notices) = mpsc::channel(NOTICES_MAX);
-        adapter.attach(hub.feed(), notify);
+        let (miss, _absences) = mpsc::channel(NOTICES_MAX);
+        adapter.attach(Sinks { feed: hub.feed(), notices: notify, absences: miss });
         let outbox = Outbox::start(store.clone(), adapter.clone(), &background);
         let generations = Generations::start(
             store.clone(),
             adapter.clone(),
-            outbox,
+            outbox.clone(),
             generation_options(node, address, config),
             notices,
             &background,
@@ -101,6 +102,7 @@ impl App {
             store.clone(),
             adapter.clone(),
             hub,
+            outbox,
             generations.clone(),
             answerers::answerers(config).context("set up the agents")?,
             chat_options(node, config),
@@ -348,6 +350,13 @@ fn chat_options(node: NodeId, config: &Config) -> ChatOptions {
         auto_create_sessions: config.server.auto_create_sessions,
         content_chars_max: config.limits.content_chars_max,
         user_generations_max: u32::try_from(config.streams.max_concurrent).unwrap_or(u32::MAX),
+        attachments_max: u32::try_from(config.limits.attachments_max).unwrap_or(u32::MAX),
+        members_max: 1_000,
+        moderation: Moderation::Mask,
+        rates: Rates { others: Rate::per_minute(10), chosen: Vec::new() },
+        rejoin_window: Duration::from_secs(120),
+        user_connections_max: 20,
+        presence_grace: Duration::from_secs(3),
         joined_max: config.socket.joined_max.get(),
     }
 }

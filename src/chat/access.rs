@@ -2,8 +2,8 @@
 //! that for an id that does not exist and may not be created.
 
 use super::{Caller, Shared, stored};
-use crate::domain::{Error, Membership, SessionId, Visibility};
-use crate::store::{Access, NewSession};
+use crate::domain::{Access, Error, Membership, SessionId, Visibility};
+use crate::store::NewSession;
 
 impl Shared {
     /// The session, where the caller may see it; made for them where it does not exist and may be

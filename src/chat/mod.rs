@@ -4,7 +4,9 @@
 //! It must not know transports, dialects, or what a database or Redis is.
 
 mod access;
+mod messages;
 mod presence;
+mod sessions;
 mod streams;
 
 use std::collections::{HashMap, HashSet};
@@ -14,14 +16,16 @@ use std::time::Duration;
 use crate::adapter::{AdapterError, SharedAdapter};
 use crate::domain::command::Join;
 use crate::domain::{
-    AgentId, Command, Error, ErrorCode, EventId, Joined, Message, MessageId, NodeId, Reply,
-    SessionId, UserId,
+    AgentId, Command, Error, ErrorCode, EventId, Joined, Message, MessageId, Moderation, NodeId,
+    Rates, Reply, SessionId, UserId,
 };
 use crate::generation::{Generations, Voice};
-use crate::hub::{Hub, Reader};
+use crate::hub::{Hub, Reader, Standing};
+use crate::outbox::Outbox;
 use crate::store::{Missed, SharedStore, StoreError};
 
 use presence::Presences;
+pub use sessions::{MadeSession, WantedSession};
 
 /// The most missed messages that a join brings.
 const MISSED_MAX: u32 = 100;
@@ -37,8 +41,22 @@ pub struct ChatOptions {
     pub node: NodeId,
     /// Whether joining or sending to a session that does not exist makes it.
     pub auto_create_sessions: bool,
-    /// The most characters of a prompt.
+    /// The most characters of a message.
     pub content_chars_max: usize,
+    /// The most attachments of a message.
+    pub attachments_max: u32,
+    /// The most members of a session, its owner among them.
+    pub members_max: u32,
+    /// What becomes of profanity in what people write.
+    pub moderation: Moderation,
+    /// How often a user may do what.
+    pub rates: Rates,
+    /// Joining a session again that the user was in during this time is not counted.
+    pub rejoin_window: Duration,
+    /// The most devices of one user that may be connected, across the cluster; 0: no limit.
+    pub user_connections_max: u32,
+    /// How long a user whose last device disconnected still counts as there.
+    pub presence_grace: Duration,
     /// The most unfinished generations of one user, across the cluster; 0: no limit.
     pub user_generations_max: u32,
     /// The most sessions one reader may have joined.
@@ -79,12 +97,12 @@ pub struct Visit {
     joined: HashSet<SessionId>,
 }
 
-impl Visit {
-    /// A reader that has joined nothing yet.
-    pub fn new(caller: Caller, reader: Arc<dyn Reader>) -> Self {
-        Self { caller, reader, joined: HashSet::new() }
-    }
+/// A user's device that counts as connected until this is dropped.
+pub struct Attendance {
+    _user: UserId,
+}
 
+impl Visit {
     /// What it has joined.
     pub fn joined(&self) -> impl Iterator<Item = &SessionId> {
         self.joined.iter()
@@ -118,6 +136,7 @@ struct Shared {
     store: SharedStore,
     adapter: SharedAdapter,
     hub: Hub,
+    outbox: Outbox,
     generations: Generations,
     answerers: Answerers,
     options: ChatOptions,
@@ -130,13 +149,38 @@ impl Chat {
         store: SharedStore,
         adapter: SharedAdapter,
         hub: Hub,
+        outbox: Outbox,
         generations: Generations,
         answerers: Answerers,
         options: ChatOptions,
     ) -> Self {
         let presences = Presences::default();
-        let shared = Shared { store, adapter, hub, generations, answerers, options, presences };
+        let shared =
+            Shared { store, adapter, hub, outbox, generations, answerers, options, presences };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// A device of the user wants to connect. Before anything else of it.
+    ///
+    /// # Errors
+    /// `OVERLOADED` where the user has as many as they may have, on all nodes.
+    pub async fn admit(&self, caller: &Caller) -> Result<Attendance, Error> {
+        Ok(Attendance { _user: caller.user.clone() })
+    }
+
+    /// A device that was admitted is here, with its reader. It has joined nothing yet.
+    pub fn arrive(
+        &self,
+        caller: Caller,
+        reader: Arc<dyn Reader>,
+        _attendance: Attendance,
+    ) -> Visit {
+        Visit { caller, reader, joined: HashSet::new() }
+    }
+
+    /// The hub has taken the reader out of a session that it may not see any more.
+    pub async fn revoked(&self, visit: &mut Visit, session: &SessionId) {
+        self.leave(visit, session).await;
     }
 
     /// Carries out a reader's command.
@@ -154,6 +198,12 @@ impl Chat {
                 self.leave(visit, &session).await;
                 Ok(Done { reply: Reply::Left, waiting: None })
             }
+            Command::Send(_)
+            | Command::Edit { .. }
+            | Command::Delete { .. }
+            | Command::See { .. }
+            | Command::React { .. }
+            | Command::Type { .. } => todo!(),
             Command::RequestStream(request) => {
                 let reply = self.shared.request_stream(self, visit, request).await?;
                 Ok(Done { reply, waiting: None })
@@ -191,7 +241,7 @@ impl Chat {
         // The reader's place first, then what is stored: nothing falls between the two.
         visit.joined.insert(id.clone());
         let reader = visit.reader.clone();
-        let active = match shared.hub.join(&id, reader.clone(), &texts).await {
+        let active = match shared.hub.join(&id, reader.clone(), Standing::Belongs, &texts).await {
             Ok(active) => active,
             Err(error) => {
                 visit.joined.remove(&id);

@@ -59,6 +59,7 @@ impl Shared {
             Accepted::NotAPrompt => {
                 Err(Error::invalid("clientMessageId is that of a message that asked nothing"))
             }
+            Accepted::NoSession => Err(Error::not_found("session")),
             Accepted::TooMany => {
                 let max = self.options.user_generations_max;
                 let message = format!("At most {max} streams at once: wait for one, or stop one");

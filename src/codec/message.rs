@@ -63,6 +63,7 @@ struct Reaction<'a> {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Attachment<'a> {
+    id: String,
     file_name: Cow<'a, str>,
     file_url: Cow<'a, str>,
     mime_type: Cow<'a, str>,
@@ -130,7 +131,11 @@ impl TryFrom<Message<'_>> for domain::Message {
                 .into_iter()
                 .map(TryInto::try_into)
                 .collect::<Result<_, _>>()?,
-            attachments: wire.attachments.into_iter().map(Into::into).collect(),
+            attachments: wire
+                .attachments
+                .into_iter()
+                .map(TryInto::try_into)
+                .collect::<Result<_, _>>()?,
         })
     }
 }
@@ -156,6 +161,7 @@ impl TryFrom<Reaction<'_>> for domain::Reaction {
 impl<'a> From<&'a domain::Attachment> for Attachment<'a> {
     fn from(attachment: &'a domain::Attachment) -> Self {
         Self {
+            id: attachment.id.to_string(),
             file_name: attachment.file_name.as_str().into(),
             file_url: attachment.file_url.as_str().into(),
             mime_type: attachment.mime_type.as_str().into(),
@@ -165,15 +171,18 @@ impl<'a> From<&'a domain::Attachment> for Attachment<'a> {
     }
 }
 
-impl From<Attachment<'_>> for domain::Attachment {
-    fn from(wire: Attachment<'_>) -> Self {
-        Self {
+impl TryFrom<Attachment<'_>> for domain::Attachment {
+    type Error = CodecError;
+
+    fn try_from(wire: Attachment<'_>) -> Result<Self, CodecError> {
+        Ok(Self {
+            id: parsed("message.attachments.id", &wire.id)?,
             file_name: wire.file_name.into_owned(),
             file_url: wire.file_url.into_owned(),
             mime_type: wire.mime_type.into_owned(),
             file_size: wire.file_size,
             metadata: wire.metadata.into_owned(),
-        }
+        })
     }
 }
 

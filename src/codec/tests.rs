@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::{
-    AgentId, Attachment, Author, Error, ErrorCode, EventKind, GenerationId, Message, MessageId,
-    Reaction, SessionId, StopReason, Usage, UserId,
+    AgentId, Attachment, AttachmentId, Author, Error, ErrorCode, EventKind, GenerationId, Message,
+    MessageId, Reaction, SessionId, StopReason, Usage, UserId,
 };
 
 fn user(id: &str) -> UserId {
@@ -59,6 +59,7 @@ fn full() -> Message {
             emoji: "👍🏽".to_owned(), users: vec![user("a"), user("ü")]
         }],
         attachments: vec![Attachment {
+            id: AttachmentId::new(),
             file_name: "a.png".to_owned(),
             file_url: "https://example.org/a.png".to_owned(),
             mime_type: "image/png".to_owned(),
@@ -128,6 +129,12 @@ fn kinds() -> Vec<EventKind> {
     for kind in &kinds {
         match kind {
             EventKind::MessageNew(_)
+            | EventKind::MessageEdited(_)
+            | EventKind::MessageDeleted { .. }
+            | EventKind::MessageSeen { .. }
+            | EventKind::ReactionChanged { .. }
+            | EventKind::AccessRevoked(_)
+            | EventKind::Unknown
             | EventKind::GenerationStarted { .. }
             | EventKind::GenerationResumed { .. }
             | EventKind::GenerationReset { .. }

@@ -8,13 +8,35 @@ use serde::{Deserialize, Serialize};
 
 use super::CodecError;
 use super::message::{Message, parsed};
-use crate::domain::{self, ErrorCode, EventKind};
+use crate::domain::{self, ErrorCode, EventKind, Timestamp};
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Kind<'a> {
     #[serde(borrow)]
     MessageNew(Box<Message<'a>>),
+    #[serde(borrow)]
+    MessageEdited(Box<Message<'a>>),
+    MessageDeleted {
+        message: String,
+        by: Cow<'a, str>,
+        at: i64,
+    },
+    MessageSeen {
+        message: String,
+        user: Cow<'a, str>,
+        at: i64,
+    },
+    ReactionChanged {
+        message: String,
+        user: Cow<'a, str>,
+        emoji: Cow<'a, str>,
+        added: bool,
+        counts: Vec<(Cow<'a, str>, u64)>,
+    },
+    #[serde(borrow)]
+    AccessRevoked(Revoked<'a>),
+    Unknown {},
     GenerationStarted(Attempt<'a>),
     GenerationResumed {
         #[serde(borrow, flatten)]
@@ -53,6 +75,15 @@ pub(super) enum Kind<'a> {
     },
 }
 
+/// Whose access was revoked.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Revoked<'a> {
+    User(Cow<'a, str>),
+    Guests,
+    Everyone,
+}
+
 /// What the beginnings of an attempt have in common.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Attempt<'a> {
@@ -83,6 +114,15 @@ pub(super) enum Signal<'a> {
     #[serde(borrow)]
     UserJoined(Presence<'a>),
     UserLeft(Presence<'a>),
+    TypingStarted(Typing<'a>),
+    TypingStopped(Typing<'a>),
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Typing<'a> {
+    user: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<Cow<'a, str>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -97,6 +137,33 @@ impl<'a> From<&'a EventKind> for Kind<'a> {
     fn from(kind: &'a EventKind) -> Self {
         match kind {
             EventKind::MessageNew(message) => Self::MessageNew(Box::new((&**message).into())),
+            EventKind::MessageEdited(message) => Self::MessageEdited(Box::new((&**message).into())),
+            EventKind::MessageDeleted { message, by, at } => Self::MessageDeleted {
+                message: message.to_string(),
+                by: by.as_str().into(),
+                at: at.as_millis(),
+            },
+            EventKind::MessageSeen { message, user, at } => Self::MessageSeen {
+                message: message.to_string(),
+                user: user.as_str().into(),
+                at: at.as_millis(),
+            },
+            EventKind::ReactionChanged { message, user, emoji, added, counts } => {
+                let count = |(emoji, n): &'a (String, u64)| (emoji.as_str().into(), *n);
+                Self::ReactionChanged {
+                    message: message.to_string(),
+                    user: user.as_str().into(),
+                    emoji: emoji.into(),
+                    added: *added,
+                    counts: counts.iter().map(count).collect(),
+                }
+            }
+            EventKind::AccessRevoked(revoked) => Self::AccessRevoked(match revoked {
+                domain::Revoked::User(user) => Revoked::User(user.as_str().into()),
+                domain::Revoked::Guests => Revoked::Guests,
+                domain::Revoked::Everyone => Revoked::Everyone,
+            }),
+            EventKind::Unknown => Self::Unknown {},
             EventKind::GenerationStarted { generation, message, agent, attempt } => {
                 Self::GenerationStarted(Attempt::new(*generation, *message, agent, *attempt))
             }
@@ -156,6 +223,32 @@ impl TryFrom<Kind<'_>> for EventKind {
         let generation_id = |text: &str| parsed("generation", text);
         Ok(match wire {
             Kind::MessageNew(message) => Self::MessageNew(stored(*message)?),
+            Kind::MessageEdited(message) => Self::MessageEdited(stored(*message)?),
+            Kind::MessageDeleted { message, by, at } => Self::MessageDeleted {
+                message: parsed("message", &message)?,
+                by: parsed("by", &by)?,
+                at: Timestamp::from_millis(at),
+            },
+            Kind::MessageSeen { message, user, at } => Self::MessageSeen {
+                message: parsed("message", &message)?,
+                user: parsed("user", &user)?,
+                at: Timestamp::from_millis(at),
+            },
+            Kind::ReactionChanged { message, user, emoji, added, counts } => {
+                Self::ReactionChanged {
+                    message: parsed("message", &message)?,
+                    user: parsed("user", &user)?,
+                    emoji: emoji.into_owned(),
+                    added,
+                    counts: counts.into_iter().map(|(e, n)| (e.into_owned(), n)).collect(),
+                }
+            }
+            Kind::AccessRevoked(revoked) => Self::AccessRevoked(match revoked {
+                Revoked::User(user) => domain::Revoked::User(parsed("user", &user)?),
+                Revoked::Guests => domain::Revoked::Guests,
+                Revoked::Everyone => domain::Revoked::Everyone,
+            }),
+            Kind::Unknown {} => Self::Unknown,
             Kind::GenerationStarted(wire) => {
                 let (generation, message, agent, attempt) = wire.read()?;
                 Self::GenerationStarted { generation, message, agent, attempt }
@@ -277,6 +370,10 @@ impl<'a> From<&'a domain::Signal> for Signal<'a> {
             name: name.as_deref().map(Cow::Borrowed),
             online,
         };
+        let typing = |user: &'a domain::UserId, name: &'a Option<String>| Typing {
+            user: user.as_str().into(),
+            name: name.as_deref().map(Cow::Borrowed),
+        };
         match signal {
             domain::Signal::UserJoined { user, name, online } => {
                 Self::UserJoined(presence(user, name, *online))
@@ -284,6 +381,8 @@ impl<'a> From<&'a domain::Signal> for Signal<'a> {
             domain::Signal::UserLeft { user, name, online } => {
                 Self::UserLeft(presence(user, name, *online))
             }
+            domain::Signal::TypingStarted { user, name } => Self::TypingStarted(typing(user, name)),
+            domain::Signal::TypingStopped { user, name } => Self::TypingStopped(typing(user, name)),
         }
     }
 }
@@ -302,6 +401,14 @@ impl TryFrom<Signal<'_>> for domain::Signal {
                 user: parsed("user", &user)?,
                 name: name.map(Cow::into_owned),
                 online,
+            },
+            Signal::TypingStarted(Typing { user, name }) => Self::TypingStarted {
+                user: parsed("user", &user)?,
+                name: name.map(Cow::into_owned),
+            },
+            Signal::TypingStopped(Typing { user, name }) => Self::TypingStopped {
+                user: parsed("user", &user)?,
+                name: name.map(Cow::into_owned),
             },
         })
     }

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::domain::{Command, Error, Event, GenerationId, MessageId, Reply, SessionId, Signal};
+use crate::domain::{
+    Command, Error, Event, GenerationId, MessageId, PresenceChange, Reply, SessionId, Signal,
+};
 
 /// An event on its way to a client: the same bytes for every reader of the dialect.
 #[derive(Debug, Clone)]
@@ -74,10 +76,10 @@ pub enum Shown<'a> {
 }
 
 impl Shown<'_> {
-    /// The message that it is about.
-    pub fn message(&self) -> Option<MessageId> {
+    /// The message that it brings, whole or bit by bit.
+    pub fn brings(&self) -> Option<MessageId> {
         match self {
-            Self::Event { event, .. } => event.kind.message(),
+            Self::Event { event, .. } => event.kind.brings(),
             Self::Text(text) => Some(text.message),
             Self::Signal(_) => None,
         }
@@ -129,6 +131,12 @@ pub trait Dialect: Send + Sync {
     /// The events that show this to a reader, in order; none where this dialect has no word for
     /// it.
     fn encode(&self, session: &SessionId, shown: Shown<'_>) -> Vec<Frame>;
+
+    /// Says that somebody came or went. `None` where this dialect has no word for it.
+    fn presence(&self, change: &PresenceChange) -> Option<Frame>;
+
+    /// Says that the reader may not see a session any more, and has been taken out of it.
+    fn revoked(&self, session: &SessionId) -> Frame;
 
     /// A command's answer.
     fn answer(&self, reply: &Reply) -> Answer;

@@ -11,8 +11,8 @@ use super::{Answer, Dialect, Frame, Greeting, Shown, TextShown, raw};
 use crate::domain::command::{CLIENT_MESSAGE_ID_BYTES_MAX, Join, RequestStream};
 use crate::domain::text::utf16_len;
 use crate::domain::{
-    Command, Error, Event, EventKind, GenerationConfig, GenerationId, Joined, Message, Reply,
-    SessionId, Signal, StopReason, Usage, UserId,
+    Command, Error, Event, EventKind, GenerationConfig, GenerationId, Joined, Message,
+    PresenceChange, Reply, SessionId, Signal, StopReason, Usage, UserId,
 };
 
 /// The most answers a joining client may say it has a part of.
@@ -71,6 +71,14 @@ impl Dialect for SessionDialect {
         }
     }
 
+    fn presence(&self, _change: &PresenceChange) -> Option<Frame> {
+        todo!()
+    }
+
+    fn revoked(&self, _session: &SessionId) -> Frame {
+        todo!()
+    }
+
     fn answer(&self, reply: &Reply) -> Answer {
         let ok = serde_json::json!({ "ok": true });
         match reply {
@@ -84,6 +92,12 @@ impl Dialect for SessionDialect {
                 })),
                 frames: Vec::new(),
             },
+            Reply::Sent { .. }
+            | Reply::Edited { .. }
+            | Reply::Deleted
+            | Reply::Seen
+            | Reply::Reacted { .. }
+            | Reply::Typed => todo!(),
             Reply::Left | Reply::StopStored => Answer { ack: raw(&ok), frames: Vec::new() },
         }
     }
@@ -284,7 +298,13 @@ fn encode_event(session: &SessionId, event: &Event, seq: u64) -> Vec<Frame> {
             json.reason = Some(reason);
             vec![Frame::new("stream:reset", &json)]
         }
-        EventKind::GenerationEnded { .. } => Vec::new(),
+        EventKind::MessageEdited(_)
+        | EventKind::MessageDeleted { .. }
+        | EventKind::MessageSeen { .. }
+        | EventKind::ReactionChanged { .. } => todo!(),
+        EventKind::GenerationEnded { .. } | EventKind::AccessRevoked(_) | EventKind::Unknown => {
+            Vec::new()
+        }
         EventKind::GenerationCompleted { generation, message, reason, usage } => {
             completed(session, *generation, message, reason, *usage, seq)
         }
@@ -344,6 +364,7 @@ fn encode_signal(session: &SessionId, signal: &Signal) -> Frame {
     let (event, user, name, online) = match signal {
         Signal::UserJoined { user, name, online } => ("user:joined", user, name, *online),
         Signal::UserLeft { user, name, online } => ("user:left", user, name, *online),
+        Signal::TypingStarted { .. } | Signal::TypingStopped { .. } => todo!(),
     };
     Frame::new(
         event,

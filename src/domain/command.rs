@@ -1,9 +1,12 @@
 //! What a client may ask, decoded and with its shape checked, whoever's words it came in.
 
-use super::{AgentId, GenerationConfig, GenerationId, MessageId, SessionId};
+use super::{AgentId, GenerationConfig, GenerationId, MessageId, NewAttachment, SessionId};
 
 /// The most bytes a client's own message id may have.
 pub const CLIENT_MESSAGE_ID_BYTES_MAX: usize = 128;
+
+/// The most bytes an emoji may have: the longest of Unicode's sequences have 35.
+pub const EMOJI_BYTES_MAX: usize = 64;
 
 /// A client's request.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +17,43 @@ pub enum Command {
     Leave {
         /// Which.
         session: SessionId,
+    },
+    /// Store a message.
+    Send(SendMessage),
+    /// Change the text of one's own message.
+    Edit {
+        /// Which.
+        message: MessageId,
+        /// The new text.
+        content: String,
+    },
+    /// Delete a message.
+    Delete {
+        /// Which.
+        message: MessageId,
+    },
+    /// Say that one has read up to a message.
+    See {
+        /// Where.
+        session: SessionId,
+        /// Up to which.
+        message: MessageId,
+    },
+    /// Give a message an emoji, or take it back.
+    React {
+        /// Which.
+        message: MessageId,
+        /// What: 1 to [`EMOJI_BYTES_MAX`] bytes.
+        emoji: String,
+    },
+    /// Say that one types, or no longer does.
+    Type {
+        /// Where.
+        session: SessionId,
+        /// What to be called; else the token's name.
+        name: Option<String>,
+        /// Whether one types.
+        active: bool,
     },
     /// Store a prompt and have an agent answer it. Joins too.
     RequestStream(RequestStream),
@@ -33,6 +73,21 @@ pub struct Join {
     pub last_message: Option<MessageId>,
     /// How much the client has of running answers, in UTF-16 units: it is given what follows.
     pub texts: Vec<(GenerationId, u64)>,
+}
+
+/// Store a message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SendMessage {
+    /// Where.
+    pub session: SessionId,
+    /// The text: never without a character.
+    pub content: String,
+    /// The message it replies to.
+    pub parent: Option<MessageId>,
+    /// Files to be named with it.
+    pub attachments: Vec<NewAttachment>,
+    /// The client's own id for it, which makes a retry harmless.
+    pub client_message_id: Option<String>,
 }
 
 /// Store a prompt and have an agent answer it.

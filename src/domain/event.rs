@@ -2,10 +2,15 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{
-    AgentId, Error, EventId, GenerationId, Message, MessageId, StopReason, Timestamp, Usage, UserId,
+    AgentId, Error, EventId, GenerationId, Message, MessageId, ReactionCounts, StopReason,
+    Timestamp, Usage, UserId,
 };
+
+/// How long somebody is typing who does not say so again.
+pub const TYPING_TTL: Duration = Duration::from_secs(5);
 
 /// A place in a session's log. Positions of one epoch are dense, from 1; a new epoch begins when
 /// the log was lost, and is always higher. The default, `0-0`, is before everything.
@@ -54,6 +59,45 @@ impl Event {
 pub enum EventKind {
     /// A message was stored. Not used for an agent's answer, which `GenerationCompleted` brings.
     MessageNew(Arc<Message>),
+    /// A message's text or attachments were changed; it stands as it is now.
+    MessageEdited(Arc<Message>),
+    /// A message was deleted; it keeps its place without its content.
+    MessageDeleted {
+        /// Which.
+        message: MessageId,
+        /// By whom.
+        by: UserId,
+        /// When.
+        at: Timestamp,
+    },
+    /// Somebody has read up to a message.
+    MessageSeen {
+        /// Which.
+        message: MessageId,
+        /// Who.
+        user: UserId,
+        /// When.
+        at: Timestamp,
+    },
+    /// Somebody gave a message an emoji, or took it back.
+    ReactionChanged {
+        /// Which.
+        message: MessageId,
+        /// Who.
+        user: UserId,
+        /// What.
+        emoji: String,
+        /// Whether it was given.
+        added: bool,
+        /// What the message has now.
+        counts: ReactionCounts,
+    },
+    /// These may not see the session any more: their readers leave it at once, on every node.
+    /// Shown to nobody else.
+    AccessRevoked(Revoked),
+    /// Something that this build does not know, since a newer one wrote it. It holds its place in
+    /// the log and is shown to nobody.
+    Unknown,
     /// A generation's first attempt begins, at offset 0.
     GenerationStarted {
         /// Which.
@@ -142,7 +186,13 @@ impl EventKind {
     /// The generation that it is about.
     pub fn generation(&self) -> Option<GenerationId> {
         match self {
-            Self::MessageNew(_) => None,
+            Self::MessageNew(_)
+            | Self::MessageEdited(_)
+            | Self::MessageDeleted { .. }
+            | Self::MessageSeen { .. }
+            | Self::ReactionChanged { .. }
+            | Self::AccessRevoked(_)
+            | Self::Unknown => None,
             Self::GenerationStarted { generation, .. }
             | Self::GenerationResumed { generation, .. }
             | Self::GenerationReset { generation, .. }
@@ -153,8 +203,9 @@ impl EventKind {
         }
     }
 
-    /// The message that it is about: the new one, or the answer.
-    pub fn message(&self) -> Option<MessageId> {
+    /// The message that it brings, whole or bit by bit: the new one, or the answer. Whoever was
+    /// given that message from the store does not need the event.
+    pub fn brings(&self) -> Option<MessageId> {
         match self {
             Self::MessageNew(message)
             | Self::GenerationCompleted { message, .. }
@@ -163,7 +214,13 @@ impl EventKind {
             Self::GenerationStarted { message, .. }
             | Self::GenerationResumed { message, .. }
             | Self::GenerationReset { message, .. } => Some(*message),
-            Self::GenerationEnded { .. } => None,
+            Self::GenerationEnded { .. }
+            | Self::MessageEdited(_)
+            | Self::MessageDeleted { .. }
+            | Self::MessageSeen { .. }
+            | Self::ReactionChanged { .. }
+            | Self::AccessRevoked(_)
+            | Self::Unknown => None,
         }
     }
 
@@ -176,6 +233,17 @@ impl EventKind {
             _ => None,
         }
     }
+}
+
+/// Who may not see a session any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revoked {
+    /// A user, who is no member any more.
+    User(UserId),
+    /// Everybody who is neither its owner nor a member: it is not open any more.
+    Guests,
+    /// Everybody: it was deleted.
+    Everyone,
 }
 
 /// Something passing: it has no position, is not kept, and whoever is away misses it.
@@ -199,13 +267,31 @@ pub enum Signal {
         /// How many users are there now.
         online: u64,
     },
+    /// A user began to type, or still does: it ends by itself after
+    /// [`TYPING_TTL`](crate::domain::event::TYPING_TTL).
+    TypingStarted {
+        /// Who.
+        user: UserId,
+        /// What they are called.
+        name: Option<String>,
+    },
+    /// A user types no longer.
+    TypingStopped {
+        /// Who.
+        user: UserId,
+        /// What they are called.
+        name: Option<String>,
+    },
 }
 
 impl Signal {
     /// The user it is about; their own devices are not told.
     pub fn user(&self) -> &UserId {
         match self {
-            Self::UserJoined { user, .. } | Self::UserLeft { user, .. } => user,
+            Self::UserJoined { user, .. }
+            | Self::UserLeft { user, .. }
+            | Self::TypingStarted { user, .. }
+            | Self::TypingStopped { user, .. } => user,
         }
     }
 }

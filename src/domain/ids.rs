@@ -139,6 +139,11 @@ uuid_id!(
     "messageId"
 );
 uuid_id!(
+    /// An attachment's id.
+    AttachmentId,
+    "attachmentId"
+);
+uuid_id!(
     /// A generation's id; on the wire it is called `streamId`.
     GenerationId,
     "streamId"

@@ -1,6 +1,6 @@
 //! What is stored in a session.
 
-use super::{AgentId, MessageId, SessionId, Timestamp, Usage, UserId};
+use super::{AgentId, AttachmentId, MessageId, SessionId, Timestamp, Usage, UserId};
 
 /// Who speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +67,8 @@ pub struct Reaction {
 /// A file named with a message. The file itself is kept elsewhere.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attachment {
+    /// Its id.
+    pub id: AttachmentId,
     /// What it is called.
     pub file_name: String,
     /// Where it is.
@@ -78,3 +80,21 @@ pub struct Attachment {
     /// What the frontend keeps beside it.
     pub metadata: serde_json::Map<String, serde_json::Value>,
 }
+
+/// A file to be named with a message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewAttachment {
+    /// What it is called.
+    pub file_name: String,
+    /// Where it is.
+    pub file_url: String,
+    /// What it is.
+    pub mime_type: String,
+    /// Its size in bytes.
+    pub file_size: u64,
+    /// What the frontend keeps beside it.
+    pub metadata: serde_json::Map<String, serde_json::Value>,
+}
+
+/// How often each emoji was given to a message, in the order in which they first were.
+pub type ReactionCounts = Vec<(String, u64)>;

@@ -1,6 +1,8 @@
 //! What a command is answered with, whoever's words that goes out in.
 
-use super::{AgentId, GenerationId, Membership, Message, MessageId, Session, UserId};
+use std::sync::Arc;
+
+use super::{AgentId, GenerationId, Membership, Message, MessageId, Session, Timestamp, UserId};
 
 /// A command's answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -9,6 +11,31 @@ pub enum Reply {
     Joined(Box<Joined>),
     /// To `Leave`.
     Left,
+    /// To `Send`.
+    Sent {
+        /// As it is stored.
+        message: Arc<Message>,
+        /// When it was handed to the session's readers.
+        delivered_at: Timestamp,
+        /// How many other users were there then.
+        recipients: u64,
+    },
+    /// To `Edit`.
+    Edited {
+        /// As it is stored.
+        message: Arc<Message>,
+    },
+    /// To `Delete`.
+    Deleted,
+    /// To `See`.
+    Seen,
+    /// To `React`.
+    Reacted {
+        /// Whether it was given rather than taken back.
+        added: bool,
+    },
+    /// To `Type`.
+    Typed,
     /// To `RequestStream`.
     Requested {
         /// The generation that answers.

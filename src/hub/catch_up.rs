@@ -23,7 +23,7 @@ impl TailState {
         }
         let skip = usize::try_from(behind.applied - kept_from).unwrap_or(usize::MAX);
         for recent in self.recent.iter().skip(skip) {
-            let frames = match recent.event.kind.message() {
+            let frames = match recent.event.kind.brings() {
                 Some(message) if known.contains(&message) => Vec::new(),
                 _ => owed_event(dialect, &self.session, recent, &behind),
             };

@@ -142,7 +142,7 @@ impl Members {
     ) {
         let mut encoded: Vec<Option<Vec<Frame>>> = vec![None; dialects.len()];
         let mut gone = Vec::new();
-        let about = shown.message();
+        let about = shown.brings();
         for member in &mut self.0 {
             if member.behind.is_some()
                 || except.is_some_and(|user| user == member.reader.user())

@@ -16,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use crate::adapter::{AdapterError, Feed, SharedAdapter};
+use crate::adapter::{AdapterError, Feed, News, SharedAdapter};
 use crate::dialect::{DialectIndex, Dialects, Frame};
 use crate::domain::{
     ActiveGeneration, Chunk, Event, GenerationId, MessageId, Position, SessionId, Signal, UserId,
@@ -57,6 +57,20 @@ pub trait Reader: Send + Sync {
     /// Closes it, because it fell behind what is kept; its client comes back and reads on from
     /// what is stored.
     fn close(&self);
+    /// It may not see the session any more, and has been taken out of it: tells its client, and
+    /// lets its owner know.
+    fn revoke(&self, session: &SessionId);
+    /// Ends its connection for good: an operator said so.
+    fn disconnect(&self);
+}
+
+/// What a reader is in a session that it joins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Its user owns the session or is a member.
+    Belongs,
+    /// The session is open.
+    Guest,
 }
 
 /// How the hub behaves.
@@ -130,6 +144,18 @@ impl Hub {
         Arc::downgrade(&feed)
     }
 
+    /// A reader is here from now on, whatever it joins: its user's presence and an operator's word
+    /// reach it.
+    pub fn arrive(&self, _reader: Arc<dyn Reader>) {}
+
+    /// A reader is gone. Its memberships are ended one by one, by [`Hub::leave`].
+    pub fn depart(&self, _reader: ReaderId) {}
+
+    /// Ends every connection that a user has here. How many there were.
+    pub fn disconnect(&self, _user: &UserId) -> usize {
+        0
+    }
+
     /// Makes a reader a member of a session, standing at its present end; of the running answers
     /// it is owed the text from the offsets in `texts` (UTF-16) on, else from the start. Nothing
     /// is offered to it before [`Hub::go_live`], and nothing in between is missed. A reader that
@@ -144,6 +170,7 @@ impl Hub {
         &self,
         session: &SessionId,
         reader: Arc<dyn Reader>,
+        _standing: Standing,
         texts: &[(GenerationId, u64)],
     ) -> Result<Vec<ActiveGeneration>, AdapterError> {
         loop {
@@ -242,6 +269,10 @@ impl Feed for Shared {
     fn signal(&self, session: &SessionId, signal: Signal) {
         let Some(tail) = self.watched(session) else { return };
         tail.state().show_signal(&self.dialects, &signal);
+    }
+
+    fn news(&self, _news: News) {
+        todo!()
     }
 
     fn dirty(&self) {

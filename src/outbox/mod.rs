@@ -70,8 +70,8 @@ impl Outbox {
             if !self.adapter.is_up() {
                 continue;
             }
-            let rows = match store.outbox(LEFT_BEHIND, BATCH).await {
-                Ok(rows) => rows,
+            let rows = match store.outbox(LEFT_BEHIND, None, BATCH).await {
+                Ok(page) => page.rows,
                 Err(error) => {
                     tracing::debug!(%error, "read outbox");
                     continue;

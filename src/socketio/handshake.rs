@@ -50,7 +50,7 @@ impl NotAdmitted {
 }
 
 /// Lets a socket in: knows its user and dialect, and hears its events from now on.
-pub(super) fn admit(
+pub(super) async fn admit(
     edge: &Arc<Edge>,
     socket: &SocketRef,
     auth: Option<Value>,
@@ -59,7 +59,10 @@ pub(super) fn admit(
     match admitted {
         Ok((claims, dialect)) => {
             let caller = Caller { user: claims.user, name: claims.name };
-            socket::seat(edge, socket, caller, dialect);
+            let Ok(attendance) = edge.chat.admit(&caller).await else {
+                return Err(NotAdmitted::TooMany);
+            };
+            socket::seat(edge, socket, caller, attendance, dialect);
             Ok(())
         }
         Err(refused) => {

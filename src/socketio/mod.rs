@@ -131,7 +131,7 @@ impl SocketEdge {
         });
         let (admitting, greeting) = (edge.clone(), edge.clone());
         let admit = async move |socket: SocketRef, TryData(auth): TryData<Value>| {
-            handshake::admit(&admitting, &socket, auth.ok()).map_err(NotAdmitted::to_client)
+            handshake::admit(&admitting, &socket, auth.ok()).await.map_err(NotAdmitted::to_client)
         };
         let connected = async move |socket: SocketRef| socket::connected(&greeting, &socket);
         io.ns(NAMESPACE, connected.with(admit));

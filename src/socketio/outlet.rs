@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::{Edge, NAMESPACE};
 use crate::dialect::{DialectIndex, Frame};
-use crate::domain::UserId;
+use crate::domain::{SessionId, UserId};
 use crate::hub::{Offer, Reader, ReaderId};
 use crate::net::Outbound;
 use crate::telemetry::metrics;
@@ -161,6 +161,14 @@ impl Reader for Outlet {
 
     fn close(&self) {
         self.close_transport();
+    }
+
+    fn revoke(&self, _session: &SessionId) {
+        todo!()
+    }
+
+    fn disconnect(&self) {
+        todo!()
     }
 }
 

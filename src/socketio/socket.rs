@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::inbox::{Inbox, Packet};
 use super::outlet::Outlet;
 use super::{Edge, NAMESPACE};
-use crate::chat::{Caller, Visit};
+use crate::chat::{Attendance, Caller, Visit};
 use crate::dialect::{DialectIndex, Greeting, wire};
 use crate::domain::{Error, Timestamp};
 use crate::hub::Reader;
@@ -32,13 +32,20 @@ struct Seat(Arc<Mutex<Option<Prepared>>>);
 
 struct Prepared {
     caller: Caller,
+    attendance: Attendance,
     outlet: Arc<Outlet>,
     commands: mpsc::Receiver<Packet<LocalAdapter>>,
     closed: CancellationToken,
 }
 
 /// Prepares a socket's place. From now on its events are queued; nothing can be sent to it yet.
-pub(super) fn seat(edge: &Arc<Edge>, socket: &SocketRef, caller: Caller, dialect: DialectIndex) {
+pub(super) fn seat(
+    edge: &Arc<Edge>,
+    socket: &SocketRef,
+    caller: Caller,
+    attendance: Attendance,
+    dialect: DialectIndex,
+) {
     let outbound = socket
         .req_parts()
         .extensions
@@ -66,7 +73,7 @@ pub(super) fn seat(edge: &Arc<Edge>, socket: &SocketRef, caller: Caller, dialect
         // Where the connect handler never ran, what waits for it would keep the socket.
         socket.extensions.remove::<Seat>();
     });
-    let prepared = Prepared { caller, outlet, commands, closed };
+    let prepared = Prepared { caller, attendance, outlet, commands, closed };
     socket.extensions.insert(Seat(Arc::new(Mutex::new(Some(prepared)))));
 }
 
@@ -108,8 +115,8 @@ impl<'a> Session<'a> {
         prepared: Prepared,
         dialect: DialectIndex,
     ) -> Self {
-        let Prepared { caller, outlet, commands, closed } = prepared;
-        let visit = Visit::new(caller.clone(), outlet.clone());
+        let Prepared { caller, attendance, outlet, commands, closed } = prepared;
+        let visit = edge.chat.arrive(caller.clone(), outlet.clone(), attendance);
         let transport = socket.transport_type();
         let gauge = gauge(edge, transport, dialect);
         gauge.increment(1.0);

@@ -22,8 +22,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::domain::{
-    AgentId, Event, Generation, GenerationConfig, GenerationId, Membership, Message, MessageId,
-    NodeId, Outcome, Session, SessionId, Timestamp, Usage, UserId, Visibility,
+    Access, AgentId, Attachment, AttachmentId, Event, EventId, Generation, GenerationConfig,
+    GenerationId, Member, Message, MessageId, NewAttachment, NodeId, Outcome, ReactionCounts,
+    Session, SessionChange, SessionId, Timestamp, Usage, UserId, Visibility,
 };
 
 /// The database did not do what it was asked.
@@ -47,15 +48,6 @@ pub enum StoreError {
     },
 }
 
-/// A session, and what the asking user is in it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Access {
-    /// The session.
-    pub session: Session,
-    /// `None` where the user is neither its owner nor a member.
-    pub membership: Option<Membership>,
-}
-
 /// A session to be made.
 #[derive(Debug, Clone)]
 pub struct NewSession {
@@ -74,7 +66,7 @@ pub struct NewSession {
 /// A prompt and the generation that answers it, to be stored together.
 #[derive(Debug, Clone)]
 pub struct NewGeneration {
-    /// The session, which must exist.
+    /// The session.
     pub session: SessionId,
     /// Who asks.
     pub user: UserId,
@@ -121,6 +113,8 @@ pub enum Accepted {
     NotAPrompt,
     /// The user has `user_generations_max` unfinished generations: nothing was stored.
     TooMany,
+    /// There is no such session, or it was deleted: nothing was stored.
+    NoSession,
 }
 
 /// An event that stands in the outbox (under its own id) until it is appended to the log.
@@ -128,6 +122,9 @@ pub enum Accepted {
 pub struct Outgoing {
     /// Whose log it belongs to.
     pub session: SessionId,
+    /// Its place among the stored events of that session: dense, from 1, in the order in which
+    /// they happened.
+    pub revision: u64,
     /// The event.
     pub event: Event,
 }
@@ -198,6 +195,203 @@ pub struct Missed {
     pub newest: bool,
 }
 
+/// A message to be stored.
+#[derive(Debug, Clone)]
+pub struct NewMessage {
+    /// The session.
+    pub session: SessionId,
+    /// Who writes it.
+    pub user: UserId,
+    /// The text.
+    pub content: String,
+    /// The message it replies to, of the same session.
+    pub parent: Option<MessageId>,
+    /// Files to be named with it.
+    pub attachments: Vec<NewAttachment>,
+    /// The client's own id for it.
+    pub client_message_id: Option<String>,
+}
+
+/// What became of a [`NewMessage`].
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are `New`, and none is kept")]
+pub enum Sent {
+    /// Stored now.
+    New {
+        /// As it is stored.
+        message: Message,
+        /// To be appended to the log, then deleted from the outbox.
+        outgoing: Outgoing,
+    },
+    /// The same `client_message_id` was stored before: nothing was stored now.
+    Known {
+        /// As it is stored.
+        message: Message,
+    },
+    /// There is no such session, or it was deleted: nothing was stored.
+    NoSession,
+    /// There is no such parent in this session, or it was deleted: nothing was stored.
+    NoParent,
+}
+
+/// A message, and what the asking user is in its session.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FoundMessage {
+    /// As it is stored.
+    pub message: Message,
+    /// Its session, and what the user is in it.
+    pub access: Access,
+}
+
+/// A message that was changed.
+#[derive(Debug, Clone)]
+pub struct Changed {
+    /// As it is stored now.
+    pub message: Message,
+    /// To be appended to the log, then deleted from the outbox.
+    pub outgoing: Outgoing,
+}
+
+/// What became of an emoji that was given or taken back.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are `Done`, and none is kept")]
+pub enum Reacted {
+    /// Stored now.
+    Done {
+        /// Whether it was given.
+        added: bool,
+        /// What the message has now.
+        counts: ReactionCounts,
+        /// To be appended to the log, then deleted from the outbox.
+        outgoing: Outgoing,
+    },
+    /// There is no such message, or it was deleted.
+    Gone,
+    /// The message has `max` different emojis, and this would be one more.
+    TooMany,
+}
+
+/// What became of a read position.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "none is kept")]
+pub enum Seen {
+    /// It moved on. A guest of an open session has no row that keeps it, and is heard all the
+    /// same.
+    Moved {
+        /// To be appended to the log, then deleted from the outbox.
+        outgoing: Outgoing,
+    },
+    /// It was there already, or further: nothing was stored.
+    Already,
+    /// There is no such message in this session.
+    NoMessage,
+}
+
+/// What became of attachments that were added to a message.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are `Done`, and none is kept")]
+pub enum Attached {
+    /// Stored now.
+    Done {
+        /// Those that were added.
+        attachments: Vec<Attachment>,
+        /// The message with all of them, to be appended to the log.
+        outgoing: Outgoing,
+    },
+    /// There is no such message, or it was deleted.
+    Gone,
+    /// It would have more than `max`.
+    TooMany,
+}
+
+/// Which part of a session's messages.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HistoryPage {
+    /// Only the direct replies to this one.
+    pub parent: Option<MessageId>,
+    /// Only what came before this one.
+    pub before: Option<MessageId>,
+    /// Only what came after this one.
+    pub after: Option<MessageId>,
+    /// The most messages.
+    pub limit: u32,
+    /// How many to leave out: counted from the newest, or, with `after` alone, from the oldest.
+    pub offset: u64,
+}
+
+/// A page of messages.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct History {
+    /// In the order of the session, oldest first.
+    pub messages: Vec<Message>,
+    /// How many messages there are: in the session, or of direct replies; `before` and `after`
+    /// are not minded.
+    pub total: u64,
+    /// Whether there are more in the direction that the page was counted in.
+    pub has_more: bool,
+}
+
+/// A page of what was looked for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Found {
+    /// The page.
+    pub messages: Vec<Message>,
+    /// How many there are; counted no further than [`FOUND_MAX`].
+    pub total: u64,
+}
+
+/// The most messages that a thread or a search counts.
+pub const FOUND_MAX: u32 = 10_000;
+
+/// Where a page of sessions ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionCursor {
+    /// When its last one was active.
+    pub active_at: Timestamp,
+    /// Which that is.
+    pub session: SessionId,
+}
+
+/// A page of a user's sessions.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SessionPage {
+    /// Last active first.
+    pub sessions: Vec<Access>,
+    /// Where to go on; `None` where there are no more.
+    pub next: Option<SessionCursor>,
+}
+
+/// What became of a user who was to be a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MemberAdded {
+    /// They are now.
+    New(Member),
+    /// They were before.
+    Already(Member),
+    /// The session has `max` members.
+    TooMany,
+    /// There is no such session, or it was deleted.
+    NoSession,
+}
+
+/// A session that was changed.
+#[derive(Debug, Clone)]
+pub struct SessionChanged {
+    /// As it is stored now.
+    pub session: Session,
+    /// `AccessRevoked(Guests)`, where it is not open any more.
+    pub outgoing: Option<Outgoing>,
+}
+
+/// Some rows of the outbox.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct OutboxPage {
+    /// In the order they were stored; without those that this build cannot read.
+    pub rows: Vec<Outgoing>,
+    /// Where to go on; `None` where there are no more.
+    pub next: Option<i64>,
+}
+
 /// Sessions, messages, generations and the outbox.
 ///
 /// # Cancel safety
@@ -219,6 +413,137 @@ pub trait Store: Send + Sync {
     /// answers with what `new.owner` is in the session that has it (`None` where a deleted one
     /// has it). `created` tells the two apart.
     async fn create_session(&self, new: &NewSession) -> Result<CreatedSession, StoreError>;
+
+    /// The user's sessions, last active first (by their last message, else their making), after
+    /// `after`.
+    async fn sessions(
+        &self,
+        user: &UserId,
+        after: Option<&SessionCursor>,
+        limit: u32,
+    ) -> Result<SessionPage, StoreError>;
+
+    /// The ids of at most `limit` sessions that the user owns or is a member of, last active
+    /// first.
+    async fn session_ids(&self, user: &UserId, limit: u32) -> Result<Vec<SessionId>, StoreError>;
+
+    /// Changes a session. `None` where there is none, or it was deleted.
+    async fn update_session(
+        &self,
+        id: &SessionId,
+        change: &SessionChange,
+    ) -> Result<Option<SessionChanged>, StoreError>;
+
+    /// Deletes a session: it is absent from now on, and its id stays taken. Its unfinished
+    /// generations are asked to stop, by `by`. What the outbox holds of it is
+    /// `AccessRevoked(Everyone)`. `None` where there is none.
+    async fn delete_session(
+        &self,
+        id: &SessionId,
+        by: &UserId,
+    ) -> Result<Option<Outgoing>, StoreError>;
+
+    /// At most `limit` of a session's members, the owner first, then by when they joined.
+    async fn members(&self, id: &SessionId, limit: u32) -> Result<Vec<Member>, StoreError>;
+
+    /// Makes a user a member, unless the session has `max` of them.
+    async fn add_member(
+        &self,
+        id: &SessionId,
+        user: &UserId,
+        max: u32,
+    ) -> Result<MemberAdded, StoreError>;
+
+    /// Ends a membership, but never the owner's. What the outbox holds of it is
+    /// `AccessRevoked(User)`. `None` where there was none.
+    async fn remove_member(
+        &self,
+        id: &SessionId,
+        user: &UserId,
+    ) -> Result<Option<Outgoing>, StoreError>;
+
+    /// Stores a message and the outbox' `MessageNew` in one transaction. The message gets the
+    /// session's next ordinal.
+    async fn send(&self, new: &NewMessage) -> Result<Sent, StoreError>;
+
+    /// A message, deleted or not, and what `user` is in its session. `None` where there is no such
+    /// message, or its session was deleted.
+    async fn message(
+        &self,
+        id: MessageId,
+        user: &UserId,
+    ) -> Result<Option<FoundMessage>, StoreError>;
+
+    /// Changes a message's text, and puts `MessageEdited` into the outbox. `None` where there is
+    /// no such message, or it was deleted.
+    async fn edit(&self, id: MessageId, content: &str) -> Result<Option<Changed>, StoreError>;
+
+    /// Deletes a message: it keeps its place without its content, reactions and attachments. Puts
+    /// `MessageDeleted` into the outbox. `None` where there is none, or it was deleted before.
+    async fn delete_message(
+        &self,
+        id: MessageId,
+        by: &UserId,
+    ) -> Result<Option<Outgoing>, StoreError>;
+
+    /// Gives a message an emoji, or takes it back where the user had given it. Puts
+    /// `ReactionChanged` into the outbox. At most `max` different emojis are kept.
+    async fn react(
+        &self,
+        id: MessageId,
+        user: &UserId,
+        emoji: &str,
+        max: u32,
+    ) -> Result<Reacted, StoreError>;
+
+    /// Moves a user's read position on to a message; never back. Puts `MessageSeen` into the
+    /// outbox.
+    async fn see(
+        &self,
+        session: &SessionId,
+        id: MessageId,
+        user: &UserId,
+    ) -> Result<Seen, StoreError>;
+
+    /// Names further files with a message, at most `max` in all. Puts `MessageEdited` into the
+    /// outbox; the message does not count as edited.
+    async fn attach(
+        &self,
+        id: MessageId,
+        files: &[NewAttachment],
+        max: u32,
+    ) -> Result<Attached, StoreError>;
+
+    /// The message that has an attachment. `None` where there is none.
+    async fn attachment(&self, id: AttachmentId) -> Result<Option<MessageId>, StoreError>;
+
+    /// Takes an attachment away, and puts `MessageEdited` into the outbox. `None` where there is
+    /// none.
+    async fn detach(&self, id: AttachmentId) -> Result<Option<Changed>, StoreError>;
+
+    /// A page of a session's messages. `None` where `parent`, `before` or `after` is no message of
+    /// it. Its cost does not depend on how many messages there are, but for a large `offset` with
+    /// `parent`.
+    async fn history(
+        &self,
+        session: &SessionId,
+        page: &HistoryPage,
+    ) -> Result<Option<History>, StoreError>;
+
+    /// The replies to a message, the replies to those, and so on, in the order of the session.
+    /// Looks at no more than [`FOUND_MAX`].
+    async fn thread(&self, id: MessageId, limit: u32, offset: u64) -> Result<Found, StoreError>;
+
+    /// The messages of a session that hold every word of `query`, newest first; deleted ones left
+    /// out. Words are compared without case and accents; scripts without spaces are compared by
+    /// their characters. A query without a word finds nothing.
+    async fn search(
+        &self,
+        session: &SessionId,
+        query: &str,
+        limit: u32,
+        offset: u64,
+    ) -> Result<Found, StoreError>;
 
     /// Stores a prompt, its generation (`Pending`, attempt 1) and the outbox' `MessageNew` in one
     /// transaction. The prompt gets the session's next ordinal.
@@ -283,12 +608,26 @@ pub trait Store: Send + Sync {
         limit: u32,
     ) -> Result<Missed, StoreError>;
 
-    /// At most `limit` outbox rows older than `age` by the database's clock, in the order they
-    /// were stored.
-    async fn outbox(&self, age: Duration, limit: u32) -> Result<Vec<Outgoing>, StoreError>;
+    /// At most `limit` outbox rows older than `age` by the database's clock, after `after` (a
+    /// page's `next`), in the order they were stored.
+    async fn outbox(
+        &self,
+        age: Duration,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<OutboxPage, StoreError>;
+
+    /// What the outbox holds of a session between two revisions, both left out, in their order; at
+    /// most 1,000.
+    async fn outbox_between(
+        &self,
+        session: &SessionId,
+        after: u64,
+        before: u64,
+    ) -> Result<Vec<Outgoing>, StoreError>;
 
     /// Deletes outbox rows by their events' ids; those that are gone already are passed over.
-    async fn delete_outgoing(&self, events: &[crate::domain::EventId]) -> Result<(), StoreError>;
+    async fn delete_outgoing(&self, events: &[EventId]) -> Result<(), StoreError>;
 
     /// Notes that `node` is alive, by the database's clock, and whether Redis answers it.
     /// The first call makes its row.

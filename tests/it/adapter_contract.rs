@@ -7,7 +7,9 @@ mod suite;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use tokencast::adapter::{Feed, Memory, Notice, Redis, RedisOptions, SharedAdapter, SharedMemory};
+use tokencast::adapter::{
+    Absence, Feed, Memory, News, Notice, Redis, RedisOptions, SharedAdapter, SharedMemory, Sinks,
+};
 use tokencast::domain::{
     AgentId, Chunk, Event, EventKind, GenerationId, MessageId, NodeId, Position, SessionId, Signal,
 };
@@ -23,6 +25,7 @@ pub struct Heard {
     pub chunks: Mutex<Vec<Chunk>>,
     pub events: Mutex<Vec<(Position, Arc<Event>)>>,
     pub signals: Mutex<Vec<Signal>>,
+    pub news: Mutex<Vec<News>>,
     pub dirty: Mutex<u32>,
 }
 
@@ -38,6 +41,9 @@ impl Feed for Heard {
     fn signal(&self, _: &SessionId, signal: Signal) {
         self.signals.lock().unwrap().push(signal);
     }
+    fn news(&self, news: News) {
+        self.news.lock().unwrap().push(news);
+    }
     fn dirty(&self) {
         *self.dirty.lock().unwrap() += 1;
     }
@@ -49,6 +55,7 @@ pub struct Node {
     pub adapter: SharedAdapter,
     pub heard: Arc<Heard>,
     pub notices: Mutex<mpsc::Receiver<Notice>>,
+    pub absences: Mutex<mpsc::Receiver<Absence>>,
     tasks: Tasks,
 }
 
@@ -62,10 +69,12 @@ impl Node {
     fn new(id: NodeId, adapter: SharedAdapter, tasks: Tasks) -> Self {
         let heard = Arc::new(Heard::default());
         let (sender, notices) = mpsc::channel(16);
+        let (miss, absences) = mpsc::channel(256);
         let feed: Arc<dyn Feed> = heard.clone();
         let feed: Weak<dyn Feed> = Arc::downgrade(&feed);
-        adapter.attach(feed, sender);
-        Self { id, adapter, heard, notices: Mutex::new(notices), tasks }
+        adapter.attach(Sinks { feed, notices: sender, absences: miss });
+        let (notices, absences) = (Mutex::new(notices), Mutex::new(absences));
+        Self { id, adapter, heard, notices, absences, tasks }
     }
 
     pub fn memory(shared: &SharedMemory) -> Self {

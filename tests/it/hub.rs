@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokencast::adapter::{Log, Memory, SharedAdapter, SharedMemory};
+use tokencast::adapter::{Log, Memory, SharedAdapter, SharedMemory, Sinks};
 use tokencast::dialect::Dialects;
 use tokencast::domain::{
     AgentId, Author, Chunk, Event, EventKind, GenerationId, Message, MessageId, NodeId, SessionId,
     StopReason, Timestamp, Usage,
 };
-use tokencast::hub::{Hub, HubOptions};
+use tokencast::hub::{Hub, HubOptions, Standing};
 use tokencast::lifecycle::Tasks;
 use tokio::sync::mpsc;
 
@@ -131,7 +131,8 @@ pub fn node(shared: &SharedMemory) -> Node {
     let hub = Hub::new(adapter.clone(), Dialects::new(false), options, tasks.clone());
     let (notify, notices) = mpsc::channel(1);
     let lossy = Lossy::around(hub.feed());
-    adapter.attach(lossy.feed(), notify);
+    let (absences, _) = mpsc::channel(1);
+    adapter.attach(Sinks { feed: lossy.feed(), notices: notify, absences });
     Node { adapter, hub, lossy, tasks, _notices: notices }
 }
 
@@ -141,7 +142,7 @@ pub fn session() -> SessionId {
 
 async fn live(node: &Node, session: &SessionId) -> Arc<TestReader> {
     let reader = TestReader::new();
-    node.hub.join(session, reader.clone(), &[]).await.unwrap();
+    node.hub.join(session, reader.clone(), Standing::Belongs, &[]).await.unwrap();
     node.hub.go_live(session, reader.number(), Default::default());
     reader
 }
@@ -184,7 +185,7 @@ async fn nothing_is_offered_before_go_live_and_the_text_so_far_is_one_chunk() {
     answer.grow(&*a.adapter, "two ").await;
 
     let reader = TestReader::new();
-    let active = b.hub.join(&session, reader.clone(), &[]).await.unwrap();
+    let active = b.hub.join(&session, reader.clone(), Standing::Belongs, &[]).await.unwrap();
     assert_eq!(active.len(), 1);
     assert_eq!((active[0].generation, active[0].utf16_len), (answer.generation, 8));
     answer.grow(&*a.adapter, "three ").await;
@@ -209,7 +210,7 @@ async fn a_reader_that_has_a_part_is_given_what_follows_and_a_wrong_part_counts_
     {
         let reader = TestReader::new();
         let texts = [(answer.generation, has)];
-        a.hub.join(&session, reader.clone(), &texts).await.unwrap();
+        a.hub.join(&session, reader.clone(), Standing::Belongs, &texts).await.unwrap();
         a.hub.go_live(&session, reader.number(), Default::default());
         assert_eq!(reader.deltas(answer.generation), [delta], "has {has}");
     }
@@ -223,7 +224,7 @@ async fn what_a_reader_was_given_from_the_store_is_not_shown_again() {
     answer.start(&*a.adapter).await;
     answer.grow(&*a.adapter, "text").await;
     let reader = TestReader::new();
-    a.hub.join(&session, reader.clone(), &[]).await.unwrap();
+    a.hub.join(&session, reader.clone(), Standing::Belongs, &[]).await.unwrap();
     // The store had both; the log hears of them now, before and after the reader goes live.
     let stored = message(&session, MessageId::new(), Author::User, "hi");
     let new = EventKind::MessageNew(Arc::new(stored.clone()));

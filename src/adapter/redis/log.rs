@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fred::interfaces::{KeysInterface, PubsubInterface, StreamsInterface};
 use fred::types::Value;
 
-use super::super::{AdapterError, Appended, Head, Log, Page, Registry};
+use super::super::{AdapterError, Appended, Earlier, Head, Log, Page, Registry, StoredAppended};
 use super::scripts::call;
 use super::{Redis, channel, frame, log_key, text_key, unavailable};
 use crate::codec;
@@ -96,6 +96,16 @@ impl Log for Redis {
             feed.event(session, position, event);
         }
         Ok(position)
+    }
+
+    async fn append_stored(
+        &self,
+        session: &SessionId,
+        _revision: u64,
+        event: Arc<Event>,
+        _earlier: Earlier,
+    ) -> Result<StoredAppended, AdapterError> {
+        self.append_event(session, event).await.map(StoredAppended::At)
     }
 
     async fn signal(&self, session: &SessionId, signal: Signal) -> Result<(), AdapterError> {

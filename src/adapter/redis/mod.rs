@@ -18,7 +18,7 @@ mod subscriber;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,9 +28,8 @@ use fred::interfaces::PubsubInterface;
 use fred::types::Builder;
 use fred::types::config::{Config, ReconnectPolicy, UnresponsiveConfig};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::mpsc;
 
-use super::{Adapter, AdapterError, Feed, Notice, Registry};
+use super::{Adapter, AdapterError, Feed, News, Notice, Registry, Sinks};
 use crate::domain::{GenerationId, NodeId, Position, SessionId, UserId};
 use crate::lifecycle::Tasks;
 
@@ -63,8 +62,7 @@ struct Shared {
     commands: Client,
     subscriber: Client,
     scripts: Scripts,
-    feed: OnceLock<Weak<dyn Feed>>,
-    notices: OnceLock<mpsc::Sender<Notice>>,
+    sinks: OnceLock<Sinks>,
     state: Mutex<State>,
     up: AtomicBool,
     pinged: AtomicU64,
@@ -106,8 +104,7 @@ impl Redis {
             commands,
             subscriber,
             scripts: Scripts::new(),
-            feed: OnceLock::new(),
-            notices: OnceLock::new(),
+            sinks: OnceLock::new(),
             state: Mutex::default(),
             up: AtomicBool::new(false),
             pinged: AtomicU64::new(0),
@@ -124,7 +121,7 @@ impl Shared {
     }
 
     fn feed(&self) -> Option<Arc<dyn Feed>> {
-        self.feed.get()?.upgrade()
+        self.sinks.get()?.feed.upgrade()
     }
 
     /// Notes how far a session's log is known to reach.
@@ -147,14 +144,18 @@ impl Registry for Redis {
         Ok(heard > 0)
     }
 
+    async fn tell_all(&self, _news: News) -> Result<(), AdapterError> {
+        todo!()
+    }
+
     fn is_up(&self) -> bool {
         self.shared.up.load(Ordering::Relaxed)
     }
 }
 
 impl Adapter for Redis {
-    fn attach(&self, feed: Weak<dyn Feed>, notices: mpsc::Sender<Notice>) {
-        let first = self.shared.feed.set(feed).is_ok() && self.shared.notices.set(notices).is_ok();
+    fn attach(&self, sinks: Sinks) {
+        let first = self.shared.sinks.set(sinks).is_ok();
         debug_assert!(first, "attached twice");
     }
 }

@@ -105,8 +105,8 @@ fn receive(shared: &Shared, message: &Message) {
         }
         Frame::Notice(notice) => {
             // Full: the periodic look into the database finds it.
-            if let Some(notices) = shared.notices.get() {
-                let _ = notices.try_send(notice);
+            if let Some(sinks) = shared.sinks.get() {
+                let _ = sinks.notices.try_send(notice);
             }
         }
         Frame::Chunk(chunk) => {

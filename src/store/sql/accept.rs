@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Pool, Transaction, begin, generation, lock_user, message, outbox, row, session};
+use super::{
+    Pool, Transaction, begin, generation, lock_user, message, outbox, row, search, session,
+};
 use crate::domain::{
     Author, Event, EventId, EventKind, Generation, GenerationId, Message, MessageId, Status,
 };
@@ -22,9 +24,10 @@ pub(super) async fn accept(pool: &Pool, new: &NewGeneration) -> sqlx::Result<Acc
         lock_user(&mut transaction, &new.user).await?;
     }
     let place = session::next_place(&mut transaction, &new.session).await?;
-    if place.deleted {
-        return Err(sqlx::Error::RowNotFound);
-    }
+    let Some(place) = place.filter(|place| !place.deleted) else {
+        transaction.rollback().await?;
+        return Ok(Accepted::NoSession);
+    };
     if limited || new.client_message_id.is_some() {
         let before = before(&mut transaction, new).await?;
         if let Some(known) = before.known {
@@ -41,6 +44,7 @@ pub(super) async fn accept(pool: &Pool, new: &NewGeneration) -> sqlx::Result<Acc
     let generation = pending(new, &prompt);
     let outgoing = Outgoing {
         session: new.session.clone(),
+        revision: place.revision,
         event: Event {
             id: EventId::new(),
             at: place.at,
@@ -48,6 +52,7 @@ pub(super) async fn accept(pool: &Pool, new: &NewGeneration) -> sqlx::Result<Acc
         },
     };
     message::insert(&mut transaction, &prompt).await?;
+    search::index(&mut transaction, &prompt).await?;
     generation::insert(&mut transaction, &generation).await?;
     outbox::insert(&mut transaction, &outgoing, place.at).await?;
     transaction.commit().await?;

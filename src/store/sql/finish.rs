@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Pool, Time, Transaction, begin, message, outbox, row, session};
+use super::{Pool, Time, Transaction, begin, message, outbox, row, search, session};
 use crate::domain::{Author, Event, EventId, EventKind, Message, MessageId, Outcome, SessionId};
 use crate::store::{Finish, Finished, Outgoing};
 
@@ -20,9 +20,11 @@ pub(super) async fn finish(pool: &Pool, finish: &Finish) -> sqlx::Result<Finishe
     };
     let session: SessionId = row::id(&ended.session_id)?;
     let place = session::next_place(&mut transaction, &session).await?;
+    let place = place.ok_or(sqlx::Error::RowNotFound)?;
     let message = answer(finish, &ended, session, &place)?;
     let outgoing = Outgoing {
         session: message.session.clone(),
+        revision: place.revision,
         event: Event {
             id: EventId::new(),
             at: place.at,
@@ -30,6 +32,7 @@ pub(super) async fn finish(pool: &Pool, finish: &Finish) -> sqlx::Result<Finishe
         },
     };
     message::insert(&mut transaction, &message).await?;
+    search::index(&mut transaction, &message).await?;
     outbox::insert(&mut transaction, &outgoing, place.at).await?;
     transaction.commit().await?;
     Ok(Finished::Stored { message, outgoing })

@@ -6,8 +6,10 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{Connection, Db, Ids, Pool, Time, ids, row};
-use crate::domain::{Attachment, Message, MessageId, Reaction, SessionId, Timestamp, Usage};
-use crate::store::Missed;
+use crate::domain::{
+    Attachment, AttachmentId, Message, MessageId, Reaction, SessionId, Timestamp, Usage, UserId,
+};
+use crate::store::{FoundMessage, Missed};
 
 /// The columns of a [`MessageRow`].
 macro_rules! message_columns {
@@ -112,6 +114,15 @@ pub(super) async fn find(connection: &mut Connection, id: MessageId) -> sqlx::Re
     .fetch_one(&mut *connection)
     .await?;
     complete(connection, vec![found]).await?.pop().ok_or(sqlx::Error::RowNotFound)
+}
+
+/// The message, and what `user` is in its session.
+pub(super) async fn find_for(
+    _pool: &Pool,
+    _id: MessageId,
+    _user: &UserId,
+) -> sqlx::Result<Option<FoundMessage>> {
+    todo!()
 }
 
 /// The newest `limit` messages up to `last`, deleted ones left out.
@@ -227,6 +238,7 @@ async fn reactions(
 
 #[derive(sqlx::FromRow)]
 struct AttachmentRow {
+    id: Uuid,
     message_id: Uuid,
     file_name: String,
     file_url: String,
@@ -240,7 +252,7 @@ async fn attachments(
     whose: Ids,
 ) -> sqlx::Result<HashMap<Uuid, Vec<Attachment>>> {
     let rows: Vec<AttachmentRow> = sqlx::query_as(concat!(
-        "SELECT message_id, file_name, file_url, mime_type, file_size, metadata \
+        "SELECT id, message_id, file_name, file_url, mime_type, file_size, metadata \
          FROM message_attachment WHERE message_id IN (",
         ids!("$1"),
         ") ORDER BY created_at, id",
@@ -251,6 +263,7 @@ async fn attachments(
     let mut found: HashMap<Uuid, Vec<Attachment>> = HashMap::new();
     for row in rows {
         found.entry(row.message_id).or_default().push(Attachment {
+            id: AttachmentId(row.id),
             file_name: row.file_name,
             file_url: row.file_url,
             mime_type: row.mime_type,

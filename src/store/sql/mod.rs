@@ -6,11 +6,17 @@
 //! holds a session's events in the order in which they happened.
 
 mod accept;
+mod change;
 mod finish;
 mod generation;
+mod history;
+mod member;
 mod message;
 mod outbox;
+mod reaction;
 mod row;
+mod search;
+mod send;
 mod session;
 
 use std::time::{Duration, Instant};
@@ -19,12 +25,15 @@ use async_trait::async_trait;
 
 use super::{Connection, Db, Ids, Pool, Time, Transaction, begin, ids, lock_user, passes};
 use crate::domain::{
-    EventId, Generation, GenerationId, Message, MessageId, NodeId, SessionId, UserId,
+    Access, AttachmentId, EventId, Generation, GenerationId, Member, Message, MessageId,
+    NewAttachment, NodeId, SessionChange, SessionId, UserId,
 };
 use crate::store::connect::bounded;
 use crate::store::{
-    Accepted, Access, CreatedSession, Finish, Finished, Missed, NewGeneration, NewSession,
-    Outgoing, StopRequested, Store, StoreError,
+    Accepted, Attached, Changed, CreatedSession, Finish, Finished, Found, FoundMessage, History,
+    HistoryPage, MemberAdded, Missed, NewGeneration, NewMessage, NewSession, OutboxPage, Outgoing,
+    Reacted, Seen, Sent, SessionChanged, SessionCursor, SessionPage, StopRequested, Store,
+    StoreError,
 };
 use crate::telemetry::metrics;
 
@@ -67,6 +76,139 @@ impl Store for Sql {
 
     async fn create_session(&self, new: &NewSession) -> Result<CreatedSession, StoreError> {
         self.run("store session", session::create(&self.writes, new)).await
+    }
+
+    async fn sessions(
+        &self,
+        user: &UserId,
+        after: Option<&SessionCursor>,
+        limit: u32,
+    ) -> Result<SessionPage, StoreError> {
+        self.run("read sessions", session::page(&self.reads, user, after, limit)).await
+    }
+
+    async fn session_ids(&self, user: &UserId, limit: u32) -> Result<Vec<SessionId>, StoreError> {
+        self.run("read session ids", session::ids_of(&self.reads, user, limit)).await
+    }
+
+    async fn update_session(
+        &self,
+        id: &SessionId,
+        change: &SessionChange,
+    ) -> Result<Option<SessionChanged>, StoreError> {
+        self.run("change session", session::update(&self.writes, id, change)).await
+    }
+
+    async fn delete_session(
+        &self,
+        id: &SessionId,
+        by: &UserId,
+    ) -> Result<Option<Outgoing>, StoreError> {
+        self.run("delete session", session::delete(&self.writes, id, by)).await
+    }
+
+    async fn members(&self, id: &SessionId, limit: u32) -> Result<Vec<Member>, StoreError> {
+        self.run("read members", member::all(&self.reads, id, limit)).await
+    }
+
+    async fn add_member(
+        &self,
+        id: &SessionId,
+        user: &UserId,
+        max: u32,
+    ) -> Result<MemberAdded, StoreError> {
+        self.run("store member", member::add(&self.writes, id, user, max)).await
+    }
+
+    async fn remove_member(
+        &self,
+        id: &SessionId,
+        user: &UserId,
+    ) -> Result<Option<Outgoing>, StoreError> {
+        self.run("remove member", member::remove(&self.writes, id, user)).await
+    }
+
+    async fn send(&self, new: &NewMessage) -> Result<Sent, StoreError> {
+        self.run("store message", send::send(&self.writes, new)).await
+    }
+
+    async fn message(
+        &self,
+        id: MessageId,
+        user: &UserId,
+    ) -> Result<Option<FoundMessage>, StoreError> {
+        self.run("read message", message::find_for(&self.reads, id, user)).await
+    }
+
+    async fn edit(&self, id: MessageId, content: &str) -> Result<Option<Changed>, StoreError> {
+        self.run("change message", change::edit(&self.writes, id, content)).await
+    }
+
+    async fn delete_message(
+        &self,
+        id: MessageId,
+        by: &UserId,
+    ) -> Result<Option<Outgoing>, StoreError> {
+        self.run("delete message", change::delete(&self.writes, id, by)).await
+    }
+
+    async fn react(
+        &self,
+        id: MessageId,
+        user: &UserId,
+        emoji: &str,
+        max: u32,
+    ) -> Result<Reacted, StoreError> {
+        self.run("store reaction", reaction::toggle(&self.writes, id, user, emoji, max)).await
+    }
+
+    async fn see(
+        &self,
+        session: &SessionId,
+        id: MessageId,
+        user: &UserId,
+    ) -> Result<Seen, StoreError> {
+        self.run("store read position", member::see(&self.writes, session, id, user)).await
+    }
+
+    async fn attach(
+        &self,
+        id: MessageId,
+        files: &[NewAttachment],
+        max: u32,
+    ) -> Result<Attached, StoreError> {
+        self.run("store attachments", change::attach(&self.writes, id, files, max)).await
+    }
+
+    async fn attachment(&self, id: AttachmentId) -> Result<Option<MessageId>, StoreError> {
+        self.run("read attachment", change::attachment(&self.reads, id)).await
+    }
+
+    async fn detach(&self, id: AttachmentId) -> Result<Option<Changed>, StoreError> {
+        self.run("delete attachment", change::detach(&self.writes, id)).await
+    }
+
+    async fn history(
+        &self,
+        session: &SessionId,
+        page: &HistoryPage,
+    ) -> Result<Option<History>, StoreError> {
+        self.run("read history", history::page(&self.reads, session, page)).await
+    }
+
+    async fn thread(&self, id: MessageId, limit: u32, offset: u64) -> Result<Found, StoreError> {
+        self.run("read thread", history::thread(&self.reads, id, limit, offset)).await
+    }
+
+    async fn search(
+        &self,
+        session: &SessionId,
+        query: &str,
+        limit: u32,
+        offset: u64,
+    ) -> Result<Found, StoreError> {
+        let found = search::search(&self.reads, session, query, limit, offset);
+        self.run("search messages", found).await
     }
 
     async fn accept(&self, new: &NewGeneration) -> Result<Accepted, StoreError> {
@@ -145,8 +287,23 @@ impl Store for Sql {
         self.run("read missed messages", missed).await
     }
 
-    async fn outbox(&self, age: Duration, limit: u32) -> Result<Vec<Outgoing>, StoreError> {
-        self.run("read outbox", outbox::older_than(&self.reads, age, limit)).await
+    async fn outbox(
+        &self,
+        age: Duration,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<OutboxPage, StoreError> {
+        self.run("read outbox", outbox::older_than(&self.reads, age, after, limit)).await
+    }
+
+    async fn outbox_between(
+        &self,
+        session: &SessionId,
+        after: u64,
+        before: u64,
+    ) -> Result<Vec<Outgoing>, StoreError> {
+        let rows = outbox::between(&self.reads, session, after, before);
+        self.run("read outbox", rows).await
     }
 
     async fn delete_outgoing(&self, events: &[EventId]) -> Result<(), StoreError> {

@@ -6,11 +6,14 @@ use uuid::Uuid;
 
 use super::{Connection, Pool, Time, ids, row};
 use crate::codec;
-use crate::domain::{EventId, Timestamp};
-use crate::store::Outgoing;
+use crate::domain::{EventId, SessionId, Timestamp};
+use crate::store::{OutboxPage, Outgoing};
 
 /// Nothing is older: a century, which both databases can still reckon with.
 const AGE_MILLIS_MAX: i64 = 100 * 365 * 24 * 60 * 60 * 1_000;
+
+/// The most rows between two revisions.
+const BETWEEN_MAX: i64 = 1_000;
 
 /// Stores an event, with the transaction that it tells of.
 pub(super) async fn insert(
@@ -18,13 +21,17 @@ pub(super) async fn insert(
     outgoing: &Outgoing,
     at: Timestamp,
 ) -> sqlx::Result<()> {
-    sqlx::query("INSERT INTO outbox (id, session_id, event, created_at) VALUES ($1, $2, $3, $4)")
-        .bind(outgoing.event.id.0)
-        .bind(outgoing.session.as_str())
-        .bind(codec::encode_event(&outgoing.event))
-        .bind(Time::from(at))
-        .execute(connection)
-        .await?;
+    sqlx::query(
+        "INSERT INTO outbox (id, session_id, revision, event, created_at) \
+         VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(outgoing.event.id.0)
+    .bind(outgoing.session.as_str())
+    .bind(row::signed(outgoing.revision))
+    .bind(codec::encode_event(&outgoing.event))
+    .bind(Time::from(at))
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
@@ -33,23 +40,64 @@ pub(super) async fn insert(
 pub(super) async fn older_than(
     pool: &Pool,
     age: Duration,
+    after: Option<i64>,
     limit: u32,
-) -> sqlx::Result<Vec<Outgoing>> {
-    let rows: Vec<(Uuid, String, Vec<u8>)> = sqlx::query_as(concat!(
-        "SELECT id, session_id, event FROM outbox WHERE created_at <= ",
+) -> sqlx::Result<OutboxPage> {
+    let rows: Vec<OutboxRow> = sqlx::query_as(concat!(
+        "SELECT seq, id, session_id, revision, event FROM outbox WHERE seq > $3 AND created_at <= ",
         now_less!("$1"),
         " ORDER BY seq LIMIT $2",
     ))
     .bind(i64::try_from(age.as_millis()).map_or(AGE_MILLIS_MAX, |age| age.min(AGE_MILLIS_MAX)))
     .bind(i64::from(limit))
+    .bind(after.unwrap_or(0))
     .fetch_all(pool)
     .await?;
+    let full = rows.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
+    let next = rows.last().map(|row| row.seq).filter(|_| full);
+    Ok(OutboxPage { rows: readable(rows)?, next })
+}
+
+/// What the outbox holds of a session between two revisions.
+pub(super) async fn between(
+    pool: &Pool,
+    session: &SessionId,
+    after: u64,
+    before: u64,
+) -> sqlx::Result<Vec<Outgoing>> {
+    let rows: Vec<OutboxRow> = sqlx::query_as(
+        "SELECT seq, id, session_id, revision, event FROM outbox \
+         WHERE session_id = $1 AND revision > $2 AND revision < $3 ORDER BY revision LIMIT $4",
+    )
+    .bind(session.as_str())
+    .bind(row::signed(after))
+    .bind(row::signed(before))
+    .bind(BETWEEN_MAX)
+    .fetch_all(pool)
+    .await?;
+    readable(rows)
+}
+
+#[derive(sqlx::FromRow)]
+struct OutboxRow {
+    seq: i64,
+    id: Uuid,
+    session_id: String,
+    revision: i64,
+    event: Vec<u8>,
+}
+
+fn readable(rows: Vec<OutboxRow>) -> sqlx::Result<Vec<Outgoing>> {
     let mut outgoing = Vec::with_capacity(rows.len());
-    for (id, session, event) in rows {
-        match codec::decode_event(&event) {
-            Ok(event) => outgoing.push(Outgoing { session: row::id(&session)?, event }),
+    for row in rows {
+        match codec::decode_event(&row.event) {
+            Ok(event) => outgoing.push(Outgoing {
+                session: row::id(&row.session_id)?,
+                revision: row::unsigned(row.revision)?,
+                event,
+            }),
             Err(error) => {
-                tracing::warn!(event = %EventId(id), %error, "left an event in the outbox");
+                tracing::warn!(event = %EventId(row.id), %error, "left an event in the outbox");
             }
         }
     }

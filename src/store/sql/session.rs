@@ -1,8 +1,10 @@
 //! Sessions and who is in them.
 
 use super::{Db, Pool, Time, Transaction, begin, row};
-use crate::domain::{Membership, Session, SessionId, Timestamp, UserId};
-use crate::store::{Access, CreatedSession, NewSession};
+use crate::domain::{Access, Membership, Session, SessionChange, SessionId, Timestamp, UserId};
+use crate::store::{
+    CreatedSession, NewSession, Outgoing, SessionChanged, SessionCursor, SessionPage,
+};
 
 #[derive(sqlx::FromRow)]
 struct AccessRow {
@@ -102,27 +104,95 @@ pub(super) async fn create(pool: &Pool, new: &NewSession) -> sqlx::Result<Create
     Ok(CreatedSession { created: true, access })
 }
 
+pub(super) async fn page(
+    _pool: &Pool,
+    _user: &UserId,
+    _after: Option<&SessionCursor>,
+    _limit: u32,
+) -> sqlx::Result<SessionPage> {
+    todo!()
+}
+
+pub(super) async fn ids_of(
+    _pool: &Pool,
+    _user: &UserId,
+    _limit: u32,
+) -> sqlx::Result<Vec<SessionId>> {
+    todo!()
+}
+
+pub(super) async fn update(
+    _pool: &Pool,
+    _id: &SessionId,
+    _change: &SessionChange,
+) -> sqlx::Result<Option<SessionChanged>> {
+    todo!()
+}
+
+pub(super) async fn delete(
+    _pool: &Pool,
+    _id: &SessionId,
+    _by: &UserId,
+) -> sqlx::Result<Option<Outgoing>> {
+    todo!()
+}
+
 /// Where a session's next message stands, and when.
 pub(super) struct Place {
     pub(super) ordinal: u64,
+    pub(super) revision: u64,
     pub(super) at: Timestamp,
     /// Whether the session was deleted.
     pub(super) deleted: bool,
 }
 
 /// Takes the session's next ordinal, and its lock until the transaction ends: a transaction that
-/// is rolled back leaves no hole. An error where there is no such session.
+/// is rolled back leaves no hole. `None` where there is no such session.
 pub(super) async fn next_place(
     transaction: &mut Transaction,
     id: &SessionId,
-) -> sqlx::Result<Place> {
-    let (ordinal, at, deleted_at): (i64, Time, Option<Time>) = sqlx::query_as(concat!(
-        "UPDATE session SET last_ordinal = last_ordinal + 1, last_message_at = ",
+) -> sqlx::Result<Option<Place>> {
+    let found: Option<(i64, i64, Time, Option<Time>)> = sqlx::query_as(concat!(
+        "UPDATE session SET last_ordinal = last_ordinal + 1, last_revision = last_revision + 1, \
+         last_message_at = ",
         now!(),
-        " WHERE id = $1 RETURNING last_ordinal, last_message_at, deleted_at",
+        " WHERE id = $1 RETURNING last_ordinal, last_revision, last_message_at, deleted_at",
     ))
     .bind(id.as_str())
-    .fetch_one(&mut **transaction)
+    .fetch_optional(&mut **transaction)
     .await?;
-    Ok(Place { ordinal: row::unsigned(ordinal)?, at: at.into(), deleted: deleted_at.is_some() })
+    let Some((ordinal, revision, at, deleted_at)) = found else { return Ok(None) };
+    Ok(Some(Place {
+        ordinal: row::unsigned(ordinal)?,
+        revision: row::unsigned(revision)?,
+        at: at.into(),
+        deleted: deleted_at.is_some(),
+    }))
+}
+
+/// When a stored event of a session happened, and its revision.
+pub(super) struct Turn {
+    pub(super) revision: u64,
+    pub(super) at: Timestamp,
+}
+
+/// Takes the session's next revision, and its lock until the transaction ends, as [`next_place`]
+/// does for an event that is no new message. `None` where there is no such session, or it was
+/// deleted.
+pub(super) async fn next_turn(
+    transaction: &mut Transaction,
+    id: &SessionId,
+) -> sqlx::Result<Option<Turn>> {
+    let found: Option<(i64, Time)> = sqlx::query_as(concat!(
+        "UPDATE session SET last_revision = last_revision + 1 WHERE id = $1 \
+         AND deleted_at IS NULL RETURNING last_revision, ",
+        now!(),
+    ))
+    .bind(id.as_str())
+    .fetch_optional(&mut **transaction)
+    .await?;
+    let turn = |(revision, at): (i64, Time)| {
+        Ok(Turn { revision: row::unsigned(revision)?, at: at.into() })
+    };
+    found.map(turn).transpose()
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use serde_json::Value;
-use tokencast::adapter::Feed;
+use tokencast::adapter::{Feed, News};
 use tokencast::dialect::{DialectIndex, Dialects, Frame};
 use tokencast::domain::{Chunk, Event, GenerationId, Position, SessionId, Signal, UserId};
 use tokencast::hub::{Offer, Reader, ReaderId};
@@ -122,6 +122,8 @@ impl Reader for TestReader {
     fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
     }
+    fn revoke(&self, _: &SessionId) {}
+    fn disconnect(&self) {}
 }
 
 /// A feed that loses some of what passes, or all of it, and doubles the rest.
@@ -182,6 +184,9 @@ impl Feed for Lossy {
     }
     fn signal(&self, session: &SessionId, signal: Signal) {
         self.inner.upgrade().unwrap().signal(session, signal);
+    }
+    fn news(&self, news: News) {
+        self.inner.upgrade().unwrap().news(news);
     }
     fn dirty(&self) {
         self.inner.upgrade().unwrap().dirty();

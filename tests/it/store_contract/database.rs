@@ -240,5 +240,5 @@ pub(super) async fn messages(store: &SharedStore, session_id: &str) -> Vec<Messa
 }
 
 pub(super) async fn outbox(store: &SharedStore) -> Vec<Outgoing> {
-    store.outbox(Duration::ZERO, 10_000).await.unwrap()
+    store.outbox(Duration::ZERO, None, 10_000).await.unwrap().rows
 }

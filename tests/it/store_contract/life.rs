@@ -20,14 +20,14 @@ pub(super) async fn the_outbox_is_read_by_age_and_in_order_and_emptied(database:
         stored.push(finished(&store, &completed(&generation)).await.1);
     }
     assert_eq!(outbox(&store).await, stored);
-    assert_eq!(store.outbox(Duration::ZERO, 4).await.unwrap(), stored[..4]);
-    assert_eq!(store.outbox(Duration::from_secs(60), 10).await.unwrap(), []);
-    assert_eq!(store.outbox(Duration::MAX, 10).await.unwrap(), []);
+    assert_eq!(store.outbox(Duration::ZERO, None, 4).await.unwrap().rows, stored[..4]);
+    assert_eq!(store.outbox(Duration::from_secs(60), None, 10).await.unwrap().rows, []);
+    assert_eq!(store.outbox(Duration::MAX, None, 10).await.unwrap().rows, []);
     // A minute and more ago, by the database's clock.
     let at = database.at(1_000_000_000);
     let id = database.id(stored[2].event.id.0);
     database.execute(&format!("UPDATE outbox SET created_at = {at} WHERE id = {id}")).await;
-    assert_eq!(store.outbox(Duration::from_secs(60), 10).await.unwrap(), stored[2..3]);
+    assert_eq!(store.outbox(Duration::from_secs(60), None, 10).await.unwrap().rows, stored[2..3]);
 
     store.delete_outgoing(&[]).await.unwrap();
     let gone = [stored[0].event.id, stored[3].event.id, EventId::new()];

@@ -179,6 +179,7 @@ pub(super) async fn reactions_and_attachments_come_with_their_message(database: 
     };
     assert_eq!(stored[1].reactions, [reaction("👍", &["ada", "cyd"]), reaction("🎉", &["bob"])]);
     let attachment = Attachment {
+        id: stored[1].attachments[0].id,
         file_name: "a.png".to_owned(),
         file_url: "https://example.org/a.png".to_owned(),
         mime_type: "image/png".to_owned(),

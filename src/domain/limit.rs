@@ -1,0 +1,116 @@
+//! How often a user may do what, on all their devices together.
+
+use std::time::Duration;
+
+/// How often something may be done: `count` times at once, and again as the `window` passes
+/// (the generic cell rate algorithm). A count of 0 is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// How often within the window.
+    pub count: u32,
+    /// How long that is.
+    pub window: Duration,
+}
+
+impl Rate {
+    /// So many a minute.
+    pub const fn per_minute(count: u32) -> Self {
+        Self { count, window: Duration::from_secs(60) }
+    }
+}
+
+/// Defines what is counted, each by itself.
+macro_rules! actions {
+    ($($(#[$doc:meta])* $action:ident = $name:literal $(, $default:literal a minute)?;)+) => {
+        /// What is counted, each by itself, over whichever transport it is asked.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Action {
+            $($(#[$doc])* $action,)+
+        }
+
+        impl Action {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$action,)+];
+
+            /// Its name in `RATE_LIMITS` and in metrics: that of the event in the dialect
+            /// `session`, where there is one.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$action => $name,)+
+                }
+            }
+
+            /// Its own default; `None`: the one that all others share.
+            pub const fn default_rate(self) -> Option<Rate> {
+                match self {
+                    $(Self::$action => actions!(@rate $($default)?),)+
+                }
+            }
+        }
+    };
+    (@rate) => { None };
+    (@rate $default:literal) => { Some(Rate::per_minute($default)) };
+}
+
+actions! {
+    /// Joining a session, unless the user was in it a moment ago.
+    Join = "session:join", 5 a minute;
+    /// Sending a message.
+    Send = "message:send", 30 a minute;
+    /// Editing one.
+    Edit = "message:edit", 20 a minute;
+    /// Deleting one.
+    Delete = "message:delete", 20 a minute;
+    /// Moving one's read position on.
+    See = "message:seen", 60 a minute;
+    /// Giving an emoji, or taking it back.
+    React = "message:reaction", 60 a minute;
+    /// Saying that one types.
+    Type = "typing:start", 100 a minute;
+    /// Asking an agent.
+    Request = "stream:request", 10 a minute;
+    /// Reading over REST.
+    Read = "read", 300 a minute;
+    /// Making a session.
+    CreateSession = "session:create";
+    /// Changing one.
+    UpdateSession = "session:update";
+    /// Deleting one.
+    DeleteSession = "session:delete";
+    /// Adding a member.
+    AddMember = "member:add";
+    /// Removing one.
+    RemoveMember = "member:remove";
+    /// Naming a file with a message.
+    Attach = "attachment:add";
+    /// Taking one away.
+    Detach = "attachment:delete";
+}
+
+/// The rate of each action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rates {
+    /// Where neither the operator nor [`Action::default_rate`] says otherwise.
+    pub others: Rate,
+    /// What the operator chose.
+    pub chosen: Vec<(Action, Rate)>,
+}
+
+impl Rates {
+    /// How often `action` may be done.
+    pub fn of(&self, action: Action) -> Rate {
+        let chosen = self.chosen.iter().find(|(chosen, _)| *chosen == action);
+        chosen.map(|(_, rate)| *rate).or(action.default_rate()).unwrap_or(self.others)
+    }
+}
+
+/// What becomes of profanity in what people write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moderation {
+    /// It becomes asterisks.
+    Mask,
+    /// The text is refused.
+    Reject,
+    /// Nothing.
+    Off,
+}
