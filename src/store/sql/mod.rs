@@ -1,11 +1,13 @@
 //! The statements, each written once and compiled for each database: `super` is the module of
 //! the one at hand, which brings its types, its clock and its locks.
 //!
-//! Locks are taken in one order: a user's, a generation's row, its session's row. The session's
+//! Locks are taken in one order: a user's, a generation's row, its session's row; all else that
+//! is changed stands under the session's. The session's
 //! row puts everything that is stored in it in order, so ordinals are dense, and the outbox
 //! holds a session's events in the order in which they happened.
 
 mod accept;
+mod attachment;
 mod change;
 mod finish;
 mod generation;

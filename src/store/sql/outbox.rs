@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::session::Turn;
 use super::{Connection, Pool, Time, ids, row};
 use crate::codec;
-use crate::domain::{EventId, SessionId, Timestamp};
+use crate::domain::{Event, EventId, EventKind, SessionId, Timestamp};
 use crate::store::{OutboxPage, Outgoing};
 
 /// Nothing is older: a century, which both databases can still reckon with.
@@ -14,6 +15,19 @@ const AGE_MILLIS_MAX: i64 = 100 * 365 * 24 * 60 * 60 * 1_000;
 
 /// The most rows between two revisions.
 const BETWEEN_MAX: i64 = 1_000;
+
+/// Makes the event of a turn and stores it, with the transaction that it tells of.
+pub(super) async fn tell(
+    connection: &mut Connection,
+    turn: Turn,
+    kind: EventKind,
+) -> sqlx::Result<Outgoing> {
+    let Turn { session, revision, at } = turn;
+    let event = Event { id: EventId::new(), at, kind };
+    let outgoing = Outgoing { session, revision, event };
+    insert(connection, &outgoing, at).await?;
+    Ok(outgoing)
+}
 
 /// Stores an event, with the transaction that it tells of.
 pub(super) async fn insert(
