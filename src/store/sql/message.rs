@@ -1,5 +1,8 @@
 //! Messages, with their reactions and attachments.
 
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+
 use sqlx::types::Json;
 use uuid::Uuid;
 
@@ -237,6 +240,48 @@ pub(super) async fn missed(
     }
     let messages = complete(&mut connection, rows).await?;
     Ok(Missed { messages, has_more, newest: after.is_none() })
+}
+
+/// The messages with these ids, in the order of the ids; those that are not there are left out.
+pub(super) async fn with_ids(
+    connection: &mut Connection,
+    wanted: &[Uuid],
+) -> sqlx::Result<Vec<Message>> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut rows: Vec<MessageRow> = sqlx::query_as(concat!(
+        "SELECT ",
+        message_columns!(),
+        " FROM message WHERE id IN (",
+        ids!("$1"),
+        ")",
+    ))
+    .bind(ids(wanted.iter().copied()))
+    .fetch_all(&mut *connection)
+    .await?;
+    let places: HashMap<&Uuid, usize> = wanted.iter().zip(0..).collect();
+    rows.sort_by_key(|row| places.get(&row.id));
+    complete(connection, rows).await
+}
+
+/// The messages of a session with the ordinals of a range.
+pub(super) async fn in_range(
+    connection: &mut Connection,
+    session: &SessionId,
+    ordinals: RangeInclusive<u64>,
+) -> sqlx::Result<Vec<Message>> {
+    let rows: Vec<MessageRow> = sqlx::query_as(concat!(
+        "SELECT ",
+        message_columns!(),
+        " FROM message WHERE session_id = $1 AND ordinal BETWEEN $2 AND $3 ORDER BY ordinal",
+    ))
+    .bind(session.as_str())
+    .bind(row::signed(*ordinals.start()))
+    .bind(row::signed(*ordinals.end()))
+    .fetch_all(&mut *connection)
+    .await?;
+    complete(connection, rows).await
 }
 
 /// Reads messages with their reactions and attachments, in two statements for all. A deleted one

@@ -25,7 +25,10 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use super::{Connection, Db, Ids, Pool, Time, Transaction, begin, ids, lock_user, passes};
+use super::{
+    Connection, Db, Ids, Pool, Time, Transaction, Words, asked_words, begin, ids, kept_words,
+    lock_user, passes,
+};
 use crate::domain::{
     Access, AttachmentId, EventId, Generation, GenerationId, Member, Message, MessageId,
     NewAttachment, NodeId, SessionChange, SessionId, UserId,
@@ -51,6 +54,16 @@ impl Sql {
     /// takes longer than `limit`.
     pub(in crate::store) fn new(reads: Pool, writes: Pool, limit: Duration) -> Self {
         Self { reads, writes, limit }
+    }
+
+    /// Makes the messages found that were stored before there was a search, as many at once as an
+    /// operation has time for. Nodes that start together do it together.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was done until then is kept.
+    pub(in crate::store) async fn index_older(&self) -> Result<(), StoreError> {
+        while self.run("index messages", search::index_older(&self.writes)).await? {}
+        Ok(())
     }
 
     async fn run<T>(
