@@ -34,6 +34,8 @@ use crate::telemetry::metrics;
 const NOTICES_MAX: usize = 1024;
 /// The most Redis commands that wait for a connection.
 const REDIS_QUEUE_MAX: usize = 100_000;
+/// After how long without a sign of life the other nodes take a node's users out.
+const NODE_DEAD_AFTER: Duration = Duration::from_secs(5);
 /// The most bytes of an answer.
 const TEXT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long the tasks may take to end once nothing is left to do.
@@ -314,6 +316,7 @@ async fn adapter(node: NodeId, config: &Config, tasks: &Tasks) -> anyhow::Result
                 command_queue_max: REDIS_QUEUE_MAX,
                 log_events_max: events_max as u64,
                 log_ttl: config.log.ttl,
+                dead_after: NODE_DEAD_AFTER,
             };
             Arc::new(Redis::connect(node, options, tasks).await.context("REDIS_URL")?)
         }
