@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{Connection, Pool, Time, ids, row};
 use crate::codec;
-use crate::domain::{EventId, SessionId, Timestamp};
+use crate::domain::{EventId, EventKind, SessionId, Timestamp};
 use crate::store::{OutboxPage, Outgoing};
 
 /// Nothing is older: a century, which both databases can still reckon with.
@@ -91,6 +91,9 @@ fn readable(rows: Vec<OutboxRow>) -> sqlx::Result<Vec<Outgoing>> {
     let mut outgoing = Vec::with_capacity(rows.len());
     for row in rows {
         match codec::decode_event(&row.event) {
+            Ok(event) if event.kind == EventKind::Unknown => {
+                tracing::debug!(event = %EventId(row.id), "left to a newer node in the outbox");
+            }
             Ok(event) => outgoing.push(Outgoing {
                 session: row::id(&row.session_id)?,
                 revision: row::unsigned(row.revision)?,
