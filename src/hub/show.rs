@@ -10,7 +10,14 @@ use crate::domain::{Event, EventKind, GenerationId, Message, Text};
 
 impl TailState {
     /// Appends to a running text and shows it.
-    pub(super) fn grow(&mut self, dialects: &Dialects, at: usize, delta: &str, seq: u64, tokens: u64) {
+    pub(super) fn grow(
+        &mut self,
+        dialects: &Dialects,
+        at: usize,
+        delta: &str,
+        seq: u64,
+        tokens: u64,
+    ) {
         let running = &mut self.running[at];
         let (generation, attempt) = (running.generation, running.attempt);
         let (before, utf16_offset) = (running.text.len(), running.text.utf16_len());
