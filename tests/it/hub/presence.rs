@@ -77,7 +77,7 @@ async fn who_shares_a_session_hears_once_that_a_user_came() {
     full.full.store(false, Ordering::SeqCst);
     node.hub.resume(full.number(), &sessions);
     for reader in [&bob, &full, &held, &elsewhere] {
-        assert!(reader.take().is_empty(), "{reader:p}");
+        assert!(reader.take().is_empty(), "{:?}", reader.number());
     }
     for dialect in counted {
         assert_eq!(dialect.encoded.load(Ordering::SeqCst), 1, "once per dialect");
