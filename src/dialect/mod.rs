@@ -203,6 +203,13 @@ impl Dialects {
     }
 }
 
+impl From<Vec<Arc<dyn Dialect>>> for Dialects {
+    /// These, in this order.
+    fn from(all: Vec<Arc<dyn Dialect>>) -> Self {
+        Self { all: all.into() }
+    }
+}
+
 impl DialectIndex {
     /// Its place, for arrays with one slot for each dialect.
     pub fn slot(self) -> usize {

@@ -11,7 +11,7 @@ use super::super::{AdapterError, Appended, Earlier, Head, Log, Page, Registry, S
 use super::scripts::call;
 use super::{Redis, channel, frame, log_key, revision_key, text_key, unavailable};
 use crate::codec;
-use crate::domain::{Chunk, Event, GenerationId, Position, SessionId, Signal};
+use crate::domain::{Chunk, Event, EventKind, GenerationId, Position, SessionId, Signal};
 use crate::telemetry::metrics;
 
 /// Beyond the end of any text; Redis keeps at most 512 MiB in a string.
@@ -251,9 +251,12 @@ impl Redis {
         let mut events = Vec::with_capacity(entries.len());
         for (id, fields) in entries.into_iter().take(usize::try_from(limit).unwrap_or(usize::MAX)) {
             let position = frame::position(&id).ok_or_else(|| malformed("read log", &id))?;
-            let (_, body) = fields.first().ok_or_else(|| malformed("read log", &id))?;
-            let event = codec::decode_event(body)
-                .map_err(|error| malformed("read log", &error.to_string()))?;
+            // What cannot be read holds its place: whoever reads on must get past it.
+            let body = fields.first().map_or(&[][..], |(_, body)| &body[..]);
+            let event = codec::decode_event(body).unwrap_or_else(|error| {
+                tracing::warn!(%session, %position, %error, "passed over what is no event");
+                Event::new(EventKind::Unknown)
+            });
             events.push((position, Arc::new(event)));
         }
         Ok(Page { events, contiguous: true, has_more })

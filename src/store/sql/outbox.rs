@@ -105,6 +105,9 @@ fn readable(rows: Vec<OutboxRow>) -> sqlx::Result<Vec<Outgoing>> {
     let mut outgoing = Vec::with_capacity(rows.len());
     for row in rows {
         match codec::decode_event(&row.event) {
+            Ok(event) if event.kind == EventKind::Unknown => {
+                tracing::debug!(event = %EventId(row.id), "left to a newer node in the outbox");
+            }
             Ok(event) => outgoing.push(Outgoing {
                 session: row::id(&row.session_id)?,
                 revision: row::unsigned(row.revision)?,
