@@ -5,8 +5,8 @@ use std::str::FromStr;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::domain::Error;
 use crate::domain::ids::InvalidId;
+use crate::domain::{Error, MessageId};
 
 /// A JSON object whose fields are taken out by name.
 pub(super) struct Fields(Map<String, Value>);
@@ -42,6 +42,43 @@ impl Fields {
 
     pub(super) fn text(&mut self, name: &str) -> Result<String, Error> {
         self.optional_text(name)?.ok_or_else(|| Error::invalid(format!("{name} is missing")))
+    }
+
+    /// A text with something in it.
+    pub(super) fn content(&mut self, name: &str) -> Result<String, Error> {
+        let text = self.text(name)?;
+        if text.is_empty() {
+            return Err(Error::invalid(format!("{name} must not be empty")));
+        }
+        Ok(text)
+    }
+
+    /// A text of at least one and at most so many bytes.
+    pub(super) fn short_text(&mut self, name: &str, bytes_max: usize) -> Result<String, Error> {
+        self.optional_short_text(name, bytes_max)?
+            .ok_or_else(|| Error::invalid(format!("{name} is missing")))
+    }
+
+    pub(super) fn optional_short_text(
+        &mut self,
+        name: &str,
+        bytes_max: usize,
+    ) -> Result<Option<String>, Error> {
+        let text = self.optional_text(name)?;
+        if text.as_ref().is_some_and(|text| text.is_empty() || text.len() > bytes_max) {
+            return Err(Error::invalid(format!("{name} must have 1 to {bytes_max} bytes")));
+        }
+        Ok(text)
+    }
+
+    /// A message's id. One that is no id of ours is one that does not exist.
+    pub(super) fn message(&mut self, name: &str) -> Result<MessageId, Error> {
+        self.optional_message(name)?.ok_or_else(|| Error::invalid(format!("{name} is missing")))
+    }
+
+    pub(super) fn optional_message(&mut self, name: &str) -> Result<Option<MessageId>, Error> {
+        let Some(text) = self.optional_text(name)? else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| Error::not_found("message"))
     }
 
     /// A string that an id is made of.
@@ -95,6 +132,16 @@ impl Fields {
         })
     }
 
+    /// How large something is, in whole bytes. Beyond 2^53 JSON's numbers are not exact.
+    pub(super) fn size(&mut self, name: &str) -> Result<u64, Error> {
+        const MAX: u64 = (1 << 53) - 1;
+        let value = self.value(name).ok_or_else(|| Error::invalid(format!("{name} is missing")))?;
+        value
+            .as_u64()
+            .filter(|size| *size <= MAX)
+            .ok_or_else(|| Error::invalid(format!("{name} must be a whole number from 0 to {MAX}")))
+    }
+
     /// An object within the object.
     pub(super) fn optional_object(&mut self, name: &str) -> Result<Option<Self>, Error> {
         match self.value(name) {
@@ -102,6 +149,30 @@ impl Fields {
             Some(Value::Object(map)) => Ok(Some(Self(map))),
             Some(_) => Err(Error::invalid(format!("{name} must be an object"))),
         }
+    }
+
+    /// An object that is kept as it is.
+    pub(super) fn optional_map(&mut self, name: &str) -> Result<Map<String, Value>, Error> {
+        let Some(Self(map)) = self.optional_object(name)? else { return Ok(Map::new()) };
+        if map.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)) {
+            return Err(Error::invalid(format!("{name} must not contain NUL")));
+        }
+        Ok(map)
+    }
+
+    /// The objects of an array; none where it is missing.
+    pub(super) fn objects(&mut self, name: &str) -> Result<Vec<Self>, Error> {
+        let refused = || Error::invalid(format!("{name} must be an array of objects"));
+        let items = match self.value(name) {
+            None => Vec::new(),
+            Some(Value::Array(items)) => items,
+            Some(_) => return Err(refused()),
+        };
+        let object = |item| match item {
+            Value::Object(map) => Ok(Self(map)),
+            _ => Err(refused()),
+        };
+        items.into_iter().map(object).collect()
     }
 
     /// What the object holds, name by name.
@@ -112,5 +183,15 @@ impl Fields {
     /// How many fields are left.
     pub(super) fn len(&self) -> usize {
         self.0.len()
+    }
+}
+
+/// Databases keep no NUL in JSON. Serde bounds how deep a value goes.
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(holds_nul),
+        Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)),
     }
 }
