@@ -25,7 +25,7 @@ impl Fields {
     }
 
     /// A field that may be missing or null.
-    fn value(&mut self, name: &str) -> Option<Value> {
+    pub(super) fn value(&mut self, name: &str) -> Option<Value> {
         self.0.remove(name).filter(|value| !value.is_null())
     }
 

@@ -5,6 +5,7 @@
 //! new one is one file and one line in [`Dialects::new`].
 
 mod fields;
+pub mod payload;
 mod session;
 pub mod wire;
 
