@@ -25,7 +25,7 @@ impl Fields {
     }
 
     /// A field that may be missing or null.
-    fn value(&mut self, name: &str) -> Option<Value> {
+    pub(super) fn value(&mut self, name: &str) -> Option<Value> {
         self.0.remove(name).filter(|value| !value.is_null())
     }
 
@@ -44,21 +44,7 @@ impl Fields {
         self.optional_text(name)?.ok_or_else(|| Error::invalid(format!("{name} is missing")))
     }
 
-    /// A text with something in it.
-    pub(super) fn content(&mut self, name: &str) -> Result<String, Error> {
-        let text = self.text(name)?;
-        if text.is_empty() {
-            return Err(Error::invalid(format!("{name} must not be empty")));
-        }
-        Ok(text)
-    }
-
     /// A text of at least one and at most so many bytes.
-    pub(super) fn short_text(&mut self, name: &str, bytes_max: usize) -> Result<String, Error> {
-        self.optional_short_text(name, bytes_max)?
-            .ok_or_else(|| Error::invalid(format!("{name} is missing")))
-    }
-
     pub(super) fn optional_short_text(
         &mut self,
         name: &str,
@@ -132,16 +118,6 @@ impl Fields {
         })
     }
 
-    /// How large something is, in whole bytes. Beyond 2^53 JSON's numbers are not exact.
-    pub(super) fn size(&mut self, name: &str) -> Result<u64, Error> {
-        const MAX: u64 = (1 << 53) - 1;
-        let value = self.value(name).ok_or_else(|| Error::invalid(format!("{name} is missing")))?;
-        value
-            .as_u64()
-            .filter(|size| *size <= MAX)
-            .ok_or_else(|| Error::invalid(format!("{name} must be a whole number from 0 to {MAX}")))
-    }
-
     /// An object within the object.
     pub(super) fn optional_object(&mut self, name: &str) -> Result<Option<Self>, Error> {
         match self.value(name) {
@@ -149,30 +125,6 @@ impl Fields {
             Some(Value::Object(map)) => Ok(Some(Self(map))),
             Some(_) => Err(Error::invalid(format!("{name} must be an object"))),
         }
-    }
-
-    /// An object that is kept as it is.
-    pub(super) fn optional_map(&mut self, name: &str) -> Result<Map<String, Value>, Error> {
-        let Some(Self(map)) = self.optional_object(name)? else { return Ok(Map::new()) };
-        if map.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)) {
-            return Err(Error::invalid(format!("{name} must not contain NUL")));
-        }
-        Ok(map)
-    }
-
-    /// The objects of an array; none where it is missing.
-    pub(super) fn objects(&mut self, name: &str) -> Result<Vec<Self>, Error> {
-        let refused = || Error::invalid(format!("{name} must be an array of objects"));
-        let items = match self.value(name) {
-            None => Vec::new(),
-            Some(Value::Array(items)) => items,
-            Some(_) => return Err(refused()),
-        };
-        let object = |item| match item {
-            Value::Object(map) => Ok(Self(map)),
-            _ => Err(refused()),
-        };
-        items.into_iter().map(object).collect()
     }
 
     /// What the object holds, name by name.
@@ -183,15 +135,5 @@ impl Fields {
     /// How many fields are left.
     pub(super) fn len(&self) -> usize {
         self.0.len()
-    }
-}
-
-/// Databases keep no NUL in JSON. Serde bounds how deep a value goes.
-fn holds_nul(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
-        Value::String(text) => text.contains('\0'),
-        Value::Array(items) => items.iter().any(holds_nul),
-        Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)),
     }
 }

@@ -6,6 +6,7 @@
 
 mod fields;
 mod ids;
+pub mod payload;
 mod session;
 pub mod wire;
 

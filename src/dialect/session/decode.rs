@@ -3,10 +3,9 @@
 use serde_json::value::RawValue;
 
 use crate::dialect::fields::Fields;
-use crate::domain::command::{
-    CLIENT_MESSAGE_ID_BYTES_MAX, EMOJI_BYTES_MAX, Join, RequestStream, SendMessage,
-};
-use crate::domain::{Command, Error, GenerationConfig, GenerationId, NewAttachment};
+use crate::dialect::payload;
+use crate::domain::command::{Join, RequestStream, SendMessage};
+use crate::domain::{Command, Error, GenerationConfig, GenerationId};
 
 pub(super) const COMMANDS: &[&str] = &[
     "message:delete",
@@ -26,9 +25,6 @@ pub(super) const COMMANDS: &[&str] = &[
 const TEXTS_MAX: usize = 64;
 const USER_NAME_BYTES_MAX: usize = 256;
 const MODEL_BYTES_MAX: usize = 128;
-const FILE_NAME_BYTES_MAX: usize = 1024;
-const FILE_URL_BYTES_MAX: usize = 8192;
-const MIME_TYPE_BYTES_MAX: usize = 255;
 
 pub(super) fn command(event: &str, args: &[&RawValue]) -> Result<Command, Error> {
     let decode = match event {
@@ -75,15 +71,18 @@ fn leave(mut fields: Fields) -> Result<Command, Error> {
 fn send(mut fields: Fields) -> Result<Command, Error> {
     Ok(Command::Send(SendMessage {
         session: fields.parsed("sessionId")?,
-        content: fields.content("content")?,
+        content: payload::content(fields.value("content"))?,
         parent: fields.optional_message("parentMessageId")?,
-        attachments: attachments(&mut fields)?,
-        client_message_id: client_message_id(&mut fields)?,
+        attachments: payload::attachments(fields.value("attachments"))?,
+        client_message_id: payload::client_message_id(fields.value("clientMessageId"))?,
     }))
 }
 
 fn edit(mut fields: Fields) -> Result<Command, Error> {
-    Ok(Command::Edit { message: fields.message("messageId")?, content: fields.content("content")? })
+    Ok(Command::Edit {
+        message: fields.message("messageId")?,
+        content: payload::content(fields.value("content"))?,
+    })
 }
 
 fn delete(mut fields: Fields) -> Result<Command, Error> {
@@ -97,7 +96,7 @@ fn see(mut fields: Fields) -> Result<Command, Error> {
 fn react(mut fields: Fields) -> Result<Command, Error> {
     Ok(Command::React {
         message: fields.message("messageId")?,
-        emoji: fields.short_text("emoji", EMOJI_BYTES_MAX)?,
+        emoji: payload::emoji(fields.value("emoji"))?,
     })
 }
 
@@ -118,9 +117,12 @@ fn stop_typing(mut fields: Fields) -> Result<Command, Error> {
 
 fn request(mut fields: Fields) -> Result<Command, Error> {
     let session = fields.parsed("sessionId")?;
-    let prompt = fields.content("prompt")?;
+    let prompt = fields.text("prompt")?;
+    if prompt.is_empty() {
+        return Err(Error::invalid("prompt must not be empty"));
+    }
     let agent = fields.optional_parsed("agentId")?;
-    let client_message_id = client_message_id(&mut fields)?;
+    let client_message_id = payload::client_message_id(fields.value("clientMessageId"))?;
     let config = match fields.optional_object("config")? {
         None => GenerationConfig::default(),
         Some(mut config) => GenerationConfig {
@@ -137,25 +139,4 @@ fn stop(mut fields: Fields) -> Result<Command, Error> {
     let generation = fields.text("streamId")?;
     let generation = generation.parse().map_err(|_| Error::not_found("stream"))?;
     Ok(Command::StopStream { generation })
-}
-
-fn client_message_id(fields: &mut Fields) -> Result<Option<String>, Error> {
-    fields.optional_short_text("clientMessageId", CLIENT_MESSAGE_ID_BYTES_MAX)
-}
-
-/// How many there may be is the operator's to say.
-fn attachments(fields: &mut Fields) -> Result<Vec<NewAttachment>, Error> {
-    let files = fields.objects("attachments")?;
-    let within = |error: Error| Error::invalid(format!("attachments: {}", error.message));
-    files.into_iter().map(|file| attachment(file).map_err(within)).collect()
-}
-
-fn attachment(mut file: Fields) -> Result<NewAttachment, Error> {
-    Ok(NewAttachment {
-        file_name: file.short_text("fileName", FILE_NAME_BYTES_MAX)?,
-        file_url: file.short_text("fileUrl", FILE_URL_BYTES_MAX)?,
-        mime_type: file.short_text("mimeType", MIME_TYPE_BYTES_MAX)?,
-        file_size: file.size("fileSize")?,
-        metadata: file.optional_map("metadata")?,
-    })
 }

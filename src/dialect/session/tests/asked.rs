@@ -245,35 +245,21 @@ fn a_wrong_field_is_named() {
 
 #[test]
 fn a_wrong_attachment_is_named_with_its_field() {
-    let mut deep = json!("a\0b");
-    for _ in 0..50 {
-        deep = json!([deep]);
-    }
     for (field, wrong) in [
-        ("fileName", Value::Null),
         ("fileName", json!("")),
-        ("fileName", json!("x".repeat(1025))),
-        ("fileUrl", Value::Null),
         ("fileUrl", json!(7)),
-        ("fileUrl", json!("x".repeat(8193))),
-        ("mimeType", Value::Null),
-        ("mimeType", json!("x".repeat(256))),
-        ("fileSize", Value::Null),
+        ("fileUrl", json!("javascript:x")),
+        ("mimeType", json!("")),
         ("fileSize", json!("12")),
         ("fileSize", json!(-1)),
-        ("fileSize", json!(1.5)),
-        ("fileSize", json!(9_007_199_254_740_992_u64)),
         ("metadata", json!("text")),
-        ("metadata", json!([])),
-        ("metadata", json!({ "a\0b": 1 })),
         ("metadata", json!({ "a": { "b\0": 1 } })),
-        ("metadata", json!({ "a": deep })),
     ] {
         let mut wrong_file = file();
         wrong_file[field] = wrong;
         let mut payload = right("message:send");
         payload["attachments"] = json!([file(), wrong_file]);
-        refused("message:send", &payload, "attachments");
+        refused("message:send", &payload, "attachments[1]");
         refused("message:send", &payload, field);
     }
 }
