@@ -384,6 +384,7 @@ fn socket_options(
         payload_max: socket.payload_max,
         outbound_max: socket.outbound_max as u64,
         command_queue: socket.command_queue.get(),
+        events_max: 50,
         age_max: socket.connection_max_age,
         connections_max: socket.max_connections,
         drain_spread: (config.server.shutdown_grace / 5).min(Duration::from_secs(5)),
