@@ -4,6 +4,7 @@
 //! It must not know transports, dialects, or what a database or Redis is.
 
 mod access;
+mod agents;
 mod messages;
 mod presence;
 mod sessions;
@@ -24,6 +25,7 @@ use crate::hub::{Hub, Reader, Standing};
 use crate::outbox::Outbox;
 use crate::store::{Missed, SharedStore, StoreError};
 
+pub use agents::AgentInfo;
 use presence::Presences;
 pub use sessions::{MadeSession, WantedSession};
 
@@ -66,6 +68,8 @@ pub struct ChatOptions {
 /// An agent that answers.
 #[derive(Clone)]
 pub struct Answerer {
+    /// What people see.
+    pub name: String,
     /// What it takes to run it.
     pub voice: Voice,
     /// The model it asks, where the request names none.
