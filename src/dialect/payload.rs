@@ -114,6 +114,9 @@ pub fn attachments(value: Option<Value>) -> Result<Vec<NewAttachment>, Error> {
     };
     let mut files = Vec::with_capacity(items.len());
     for (at, item) in items.into_iter().enumerate() {
+        if !item.is_object() {
+            return Err(Error::invalid(format!("attachments[{at}] must be an object")));
+        }
         let body: AttachmentBody = serde_path_to_error::deserialize(item)
             .map_err(|error| Error::invalid(format!("attachments[{at}]: {error}")))?;
         let named = |error: Error| Error::invalid(format!("attachments[{at}].{}", error.message));
