@@ -7,8 +7,9 @@
 //!
 //! The statements stand once, in `sql/`, and are compiled for each database by `postgres` and
 //! `sqlite`, which hold what differs. A generation costs a bounded number of them: `accept` at
-//! most 6 (4 without a limit and a client's id), `begin` 1, `finish` 4, and one
-//! `delete_outgoing` after each append.
+//! most 7 (5 without a limit and a client's id), `begin` 1, `finish` 5, and one
+//! `delete_outgoing` after each append. Sending costs at most 6 (4 without a client's id or a
+//! parent, and attachments), and changing a message at most 7, however much it has.
 
 mod connect;
 mod postgres;
