@@ -41,7 +41,7 @@ pub(super) async fn sessions_are_listed_last_active_first_in_pages(database: &Da
     assert_eq!(whole.sessions[0].membership, Some(Membership::Owner));
     for limit in 1..=5 {
         let (mut found, mut after) = (Vec::new(), None);
-        loop {
+        for _ in 0..all.len() {
             let page = store.sessions(&ada, after.as_ref(), limit).await.unwrap();
             assert!(page.sessions.len() <= limit as usize);
             found.extend(page.sessions);
