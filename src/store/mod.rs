@@ -215,7 +215,6 @@ pub struct NewMessage {
 
 /// What became of a [`NewMessage`].
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are `New`, and none is kept")]
 pub enum Sent {
     /// Stored now.
     New {
@@ -255,7 +254,6 @@ pub struct Changed {
 
 /// What became of an emoji that was given or taken back.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are `Done`, and none is kept")]
 pub enum Reacted {
     /// Stored now.
     Done {
@@ -274,7 +272,6 @@ pub enum Reacted {
 
 /// What became of a read position.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "none is kept")]
 pub enum Seen {
     /// It moved on. A guest of an open session has no row that keeps it, and is heard all the
     /// same.
@@ -290,7 +287,6 @@ pub enum Seen {
 
 /// What became of attachments that were added to a message.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are `Done`, and none is kept")]
 pub enum Attached {
     /// Stored now.
     Done {
