@@ -2,10 +2,14 @@
 //! its own. `TEST_DATABASE_URL` names a PostgreSQL database in which schemas may be made.
 
 mod accept;
+mod change;
 mod database;
 mod end;
 mod life;
+mod member;
 mod read;
+mod send;
+mod sessions;
 
 use database::Database;
 
@@ -46,6 +50,39 @@ contracts! {
         a_session_that_is_missing_or_deleted_takes_nothing
         long_and_odd_text_is_kept_as_it_is
         text_with_nul_is_refused_and_stores_nothing;
+    send:
+        a_message_is_stored_with_its_files_and_its_event
+        a_repeated_send_answers_with_the_message_as_it_is_now
+        concurrent_duplicates_are_one_message
+        a_reply_needs_a_parent_that_its_session_has
+        a_send_to_a_session_that_is_missing_or_deleted_stores_nothing
+        nothing_with_nul_is_stored;
+    change:
+        an_edit_changes_the_text_and_tells_of_the_whole_message
+        racing_edits_have_rising_revisions_and_the_last_one_stands
+        a_deleted_message_is_read_without_what_it_had_and_changed_no_more
+        of_racing_deletes_one_deletes
+        files_are_added_up_to_a_limit_and_taken_away
+        racing_files_stay_within_the_limit
+        an_emoji_is_given_and_taken_back
+        emojis_are_counted_in_the_order_in_which_they_were_first_given
+        racing_toggles_take_turns
+        what_is_stored_in_a_session_has_dense_revisions;
+    member:
+        a_member_is_added_once_and_removed_once
+        racing_members_fill_a_session_to_its_limit
+        members_come_and_go_at_once_and_are_counted_right
+        a_read_position_moves_only_on
+        racing_read_positions_end_at_the_furthest
+        a_guest_is_heard_though_nothing_keeps_their_position;
+    sessions:
+        sessions_are_listed_last_active_first_in_pages
+        a_session_is_changed_in_what_is_named
+        a_session_that_is_open_no_more_revokes_its_guests
+        of_racing_closers_one_revokes
+        a_deleted_session_stops_its_generations_and_is_gone
+        a_session_may_be_deleted_while_much_happens_in_it
+        a_message_is_found_with_ones_part_in_its_session;
     end:
         an_answer_is_stored_with_the_event_that_ends_it
         each_outcome_has_its_status_and_event

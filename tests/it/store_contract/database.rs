@@ -5,12 +5,12 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Connection};
 use tempfile::TempDir;
 use tokencast::domain::{
-    AgentId, Generation, GenerationConfig, Message, NodeId, Outcome, SessionId, StopReason, Usage,
-    UserId, Visibility,
+    AgentId, Generation, GenerationConfig, Message, MessageId, NewAttachment, NodeId, Outcome,
+    SessionId, StopReason, Usage, UserId, Visibility,
 };
 use tokencast::store::{
-    Accepted, Finish, Finished, NewGeneration, NewSession, Outgoing, SharedStore, StoreOptions,
-    connect,
+    Accepted, Finish, Finished, NewGeneration, NewMessage, NewSession, Outgoing, Sent, SharedStore,
+    StoreOptions, connect,
 };
 use uuid::Uuid;
 
@@ -209,6 +209,35 @@ pub(super) async fn said(store: &SharedStore, session_id: &str, text: &str) -> M
     accepted(store, &prompt(session_id, text)).await.1
 }
 
+/// Ada's message, which is no prompt.
+pub(super) fn note(session_id: &str, text: &str) -> NewMessage {
+    NewMessage {
+        session: session(session_id),
+        user: user("ada"),
+        content: text.to_owned(),
+        parent: None,
+        attachments: Vec::new(),
+        client_message_id: None,
+    }
+}
+
+pub(super) fn file(name: &str) -> NewAttachment {
+    NewAttachment {
+        file_name: name.to_owned(),
+        file_url: format!("https://example.org/{name}"),
+        mime_type: "image/png".to_owned(),
+        file_size: 5_000_000_000,
+        metadata: serde_json::json!({"w": [2, {"h": null}]}).as_object().unwrap().clone(),
+    }
+}
+
+pub(super) async fn sent(store: &SharedStore, new: &NewMessage) -> (Message, Outgoing) {
+    match store.send(new).await.unwrap() {
+        Sent::New { message, outgoing } => (message, outgoing),
+        other => panic!("expected a new message, got {other:?}"),
+    }
+}
+
 /// The end of a generation that its owner would store.
 pub(super) fn completed(generation: &Generation) -> Finish {
     Finish {
@@ -233,10 +262,23 @@ pub(super) async fn finished(store: &SharedStore, finish: &Finish) -> (Message, 
 
 /// All of a session's messages.
 pub(super) async fn messages(store: &SharedStore, session_id: &str) -> Vec<Message> {
-    let none = tokencast::domain::MessageId::new();
+    let none = MessageId::new();
     let page = store.missed(&session(session_id), none, 10_000).await.unwrap();
     assert!(!page.has_more);
     page.messages
+}
+
+/// The message as it is stored.
+pub(super) async fn stored(store: &SharedStore, id: MessageId) -> Message {
+    store.message(id, &user("ada")).await.unwrap().unwrap().message
+}
+
+/// The revisions of the outbox are dense, in the order in which it was stored: how many.
+pub(super) async fn revisions(store: &SharedStore) -> u64 {
+    let revisions: Vec<u64> = outbox(store).await.iter().map(|row| row.revision).collect();
+    let count = revisions.len() as u64;
+    assert_eq!(revisions, (1..=count).collect::<Vec<u64>>());
+    count
 }
 
 pub(super) async fn outbox(store: &SharedStore) -> Vec<Outgoing> {
