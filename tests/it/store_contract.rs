@@ -5,9 +5,11 @@ mod accept;
 mod change;
 mod database;
 mod end;
+mod history;
 mod life;
 mod member;
 mod read;
+mod search;
 mod send;
 mod sessions;
 
@@ -110,4 +112,20 @@ contracts! {
         a_closed_store_is_unavailable
         a_lock_that_is_not_given_back_is_unavailable
         a_call_that_is_dropped_leaves_nothing_half_done;
+    history:
+        pages_are_counted_from_the_newest_or_after_a_message
+        a_page_of_replies_has_the_direct_ones_alone
+        a_page_beside_an_unknown_message_is_none
+        a_page_has_deleted_messages_blank_and_others_whole
+        a_thread_has_the_replies_to_replies
+        a_thread_in_a_circle_ends
+        no_more_replies_are_counted_than_the_most;
+    search:
+        words_are_found_in_any_script_and_spelling
+        a_session_finds_its_own_messages_alone
+        what_is_found_comes_in_pages_newest_first
+        a_long_text_is_found_by_its_words
+        no_more_are_counted_than_the_most
+        what_was_stored_before_there_was_a_search_is_found
+        a_message_is_found_by_what_it_says_last;
 }

@@ -115,6 +115,29 @@ impl Database {
         }
     }
 
+    /// Stores a session's only message `times` more, and makes the copies found as it is.
+    pub(super) async fn copy_message(&self, id: Uuid, times: u32) {
+        let new_id = match self.place {
+            Place::Folder { .. } => "randomblob(16)",
+            Place::Schema { .. } => "gen_random_uuid()",
+        };
+        let id = self.id(id);
+        self.execute(&format!(
+            "WITH RECURSIVE copy (place) AS \
+             (SELECT 2 UNION ALL SELECT place + 1 FROM copy WHERE place <= {times}) \
+             INSERT INTO message (id, session_id, ordinal, user_id, role, content, \
+             parent_message_id, created_at, updated_at) \
+             SELECT {new_id}, session_id, place, user_id, role, content, parent_message_id, \
+             created_at, updated_at FROM copy, message WHERE message.id = {id} ORDER BY place; \
+             INSERT INTO message_search (message_id, words) \
+             SELECT message.id, words FROM message, message_search \
+             WHERE message_search.message_id = {id} AND message.id <> {id} ORDER BY ordinal; \
+             UPDATE session SET last_ordinal = {times} + 1 \
+             WHERE id = (SELECT session_id FROM message WHERE id = {id})",
+        ))
+        .await;
+    }
+
     /// The number that a statement answers.
     pub(super) async fn number(&self, statement: &str) -> i64 {
         let statement = AssertSqlSafe(statement.to_owned());
