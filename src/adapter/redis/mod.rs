@@ -88,6 +88,8 @@ struct Shared {
     limits: Gcra,
     /// What this node has must be said again now.
     renew: Notify,
+    /// An absence was dropped, and there has been no room since.
+    untold: AtomicBool,
 }
 
 #[derive(Default)]
@@ -142,6 +144,7 @@ impl Redis {
             ponged: AtomicU64::new(0),
             limits: Gcra::default(),
             renew: Notify::new(),
+            untold: AtomicBool::new(false),
         });
         subscriber::start(&shared, tasks).await;
         nodes::start(&shared, tasks);

@@ -1,6 +1,6 @@
 //! What Redis can do to us: restart empty, cut subscriptions, forget, send garbage.
 
-use tokencast::adapter::Appended;
+use tokencast::adapter::{Appended, Earlier, StoredAppended};
 use tokencast::domain::GenerationId;
 
 use super::{Node, chunk, event, session};
@@ -121,4 +121,35 @@ async fn an_expired_log_begins_a_new_epoch_also_for_a_node_that_never_knew_it() 
     let b = Node::redis(&redis.url()).await;
     let after = b.adapter.append_event(&session, event()).await.unwrap();
     assert!(after.epoch > before.epoch && after.seq == 1, "{before} then {after}");
+}
+
+/// The key that remembers the highest revision may be lost by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_it_is_not_known_which_stored_events_the_log_has_the_earlier_ones_come_first() {
+    let redis = OwnRedis::start().await;
+    let a = Node::redis(&redis.url()).await;
+    let session = session();
+    let append = async |revision, earlier| {
+        a.adapter.append_stored(&session, revision, event(), earlier).await.unwrap()
+    };
+    for revision in 1..=3 {
+        append(revision, Earlier::Required).await;
+    }
+    let (revision, log) = (format!("tc:{{{session}}}:rev"), format!("tc:{{{session}}}:log"));
+    let ttl: i64 = redis.cli(&["pttl", &revision]).parse().unwrap();
+    assert!(ttl > 0, "it would stay for ever");
+    redis.cli(&["del", &revision]);
+    assert_eq!(append(4, Earlier::Required).await, StoredAppended::Early { last: 0 });
+    assert_eq!(redis.cli(&["xlen", &log]), "3");
+    append(4, Earlier::SeenTo).await;
+    assert!(matches!(append(5, Earlier::Required).await, StoredAppended::At(_)));
+
+    // The periodic check renews it with the log.
+    redis.cli(&["pexpire", &revision, "30000"]);
+    append(5, Earlier::SeenTo).await;
+    eventually("it lives as long as the log", || async {
+        let ttl: i64 = redis.cli(&["pttl", &revision]).parse().unwrap();
+        (ttl > 30_000).then_some(())
+    })
+    .await;
 }

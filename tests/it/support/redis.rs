@@ -33,8 +33,18 @@ impl OwnRedis {
 
     /// Kills it and starts it again, empty.
     pub async fn restart(&mut self) {
+        self.stop();
+        self.start_again().await;
+    }
+
+    /// Kills it.
+    pub fn stop(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+    }
+
+    /// Starts it after [`OwnRedis::stop`], empty.
+    pub async fn start_again(&mut self) {
         self.process = spawn(self.port, &self.folder);
         self.answers().await;
     }
