@@ -289,3 +289,21 @@ fn tag(user: &UserId) -> String {
 fn session_of(channel: &str) -> Option<SessionId> {
     SessionId::new(channel.strip_prefix("tc:{")?.strip_suffix('}')?).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_users_keys_share_a_hash_tag_whatever_the_id() {
+        let mut keys = HashSet::new();
+        for id in ["a", "a}b", "a%7Db", "{a}", "%", "%25"] {
+            let user = UserId::new(id).expect("valid");
+            let (devices, limit) = (devices_key(&user), limit_key(&user, "send"));
+            let tag = |key: &str| key[..=key.find('}').expect("there is a tag")].to_owned();
+            assert_eq!(tag(&devices), tag(&limit));
+            assert!(devices.ends_with("}:devices") && devices.matches('}').count() == 1);
+            assert!(keys.insert(devices), "{id}");
+        }
+    }
+}

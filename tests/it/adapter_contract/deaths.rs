@@ -13,7 +13,7 @@ use crate::support::eventually;
 use crate::support::redis::OwnRedis;
 
 /// Short, and still longer than a busy machine keeps a node from saying that it lives.
-const DEAD_AFTER: Duration = Duration::from_millis(2_000);
+const DEAD_AFTER: Duration = Duration::from_millis(2_500);
 
 /// A node with a runtime of its own, which can be killed or stopped and let go on.
 struct Mortal {
@@ -238,6 +238,33 @@ async fn what_redis_lost_is_said_again() {
     })
     .await;
     assert_eq!(devices(&b, &bob).await, 0);
+}
+
+/// Nobody else says that they are gone, and whoever asked was told of a failure.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_could_not_be_told_to_redis_is_told_later_and_its_answer_announced() {
+    let redis = OwnRedis::start().await;
+    let (a, session, ada) = (Node::redis(&redis.url()).await, session(), someone());
+    a.adapter.connect(&ada, 0).await.unwrap();
+    a.adapter.enter(&session, &ada).await.unwrap();
+    redis.cli(&["acl", "setuser", "default", "-evalsha", "-spublish"]);
+    eventually("a has noticed", || async { (!a.adapter.is_up()).then_some(()) }).await;
+    a.adapter.leave(&session, &ada).await.unwrap_err();
+    a.adapter.disconnect(&ada).await.unwrap_err();
+    a.adapter.settle(&ada).await.unwrap_err();
+    redis.cli(&["acl", "setuser", "default", "+@all"]);
+
+    let mut told = Vec::new();
+    eventually("both are announced", || {
+        told.extend(a.absences());
+        let done = told.len() == 2;
+        async move { done.then_some(()) }
+    })
+    .await;
+    assert!(told.contains(&left(&session, &ada, 0)), "{told:?}");
+    assert!(told.contains(&Absence::Offline { user: ada.clone() }), "{told:?}");
+    assert_eq!(a.adapter.online(&session).await.unwrap().count, 0);
+    assert_eq!(devices(&a, &ada).await, 0);
 }
 
 #[tokio::test]

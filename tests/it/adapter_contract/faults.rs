@@ -1,9 +1,11 @@
 //! What Redis can do to us: restart empty, cut subscriptions, forget, send garbage.
 
-use tokencast::adapter::{Appended, Earlier, StoredAppended};
-use tokencast::domain::GenerationId;
+use std::time::Duration;
 
-use super::{Node, chunk, event, session};
+use tokencast::adapter::{Absence, Appended, Connected, Earlier, News, StoredAppended};
+use tokencast::domain::{GenerationId, Rate};
+
+use super::{Node, chunk, event, session, someone};
 use crate::support::eventually;
 use crate::support::redis::OwnRedis;
 
@@ -152,4 +154,45 @@ async fn where_it_is_not_known_which_stored_events_the_log_has_the_earlier_ones_
         (ttl > 30_000).then_some(())
     })
     .await;
+}
+
+/// A cluster refuses a script whose keys do not share a hash tag.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_works_on_a_cluster() {
+    let redis = OwnRedis::start_cluster().await;
+    let dead_after = Duration::from_millis(2_000);
+    let start = || async { Node::redis_dead_after(&redis.url(), dead_after).await };
+    let (a, b) = (start().await, start().await);
+    let (session, ada, generation) = (session(), someone(), GenerationId::new());
+    b.adapter.subscribe(&session).await.unwrap();
+    let appended = a.adapter.append_chunk(&session, chunk(generation, 0, "ab")).await.unwrap();
+    assert_eq!(appended, Appended::Done { heard: 1 });
+    a.adapter.append_event(&session, event()).await.unwrap();
+    let stored = a.adapter.append_stored(&session, 1, event(), Earlier::Required).await.unwrap();
+    assert!(matches!(stored, StoredAppended::At(position) if position.seq == 2));
+    let head = b.adapter.head(&session, &[(generation, 1)]).await.unwrap();
+    assert_eq!((head.position.seq, head.text_lens), (2, vec![2]));
+    a.adapter.tell_all(News::Disconnect { user: ada.clone() }).await.unwrap();
+    eventually("b hears the news", || async {
+        (!b.heard.news.lock().unwrap().is_empty()).then_some(())
+    })
+    .await;
+    assert_eq!(a.adapter.count(&ada, "send", Rate::per_minute(1)).await, Ok(()));
+    b.adapter.count(&ada, "send", Rate::per_minute(1)).await.unwrap_err();
+
+    assert_eq!(a.adapter.connect(&ada, 1).await.unwrap(), Connected::Yes { first: true });
+    assert_eq!(b.adapter.connect(&ada, 1).await.unwrap(), Connected::TooMany);
+    assert!(a.adapter.enter(&session, &ada).await.unwrap().first);
+    assert!(b.adapter.was_in(&session, &ada, Duration::ZERO).await.unwrap());
+    drop(a);
+    let mut told = Vec::new();
+    eventually("ada is taken out", || {
+        told.extend(b.absences());
+        let done = told.len() == 2;
+        async move { done.then_some(()) }
+    })
+    .await;
+    assert!(told.contains(&Absence::Offline { user: ada.clone() }), "{told:?}");
+    assert_eq!(b.adapter.online(&session).await.unwrap().count, 0);
+    assert!(!b.adapter.settle(&ada).await.unwrap());
 }

@@ -19,10 +19,10 @@ pub(super) const BEAT: &str = concat!(
     r"
 local label, dead_after, since = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local last = redis.call('ZSCORE', KEYS[1], label)
-if not last and ARGV[5] ~= '1' then
+if not last and (ARGV[5] ~= '1' or redis.call('ZSCORE', KEYS[2], label)) then
   return {0, 0, 0, ''}
 end
-if since == 0 or not last or tonumber(last) ~= tonumber(ARGV[4]) or now - last > dead_after / 2 then
+if since == 0 or not last or tonumber(last) ~= tonumber(ARGV[4]) or now - last > dead_after * 3 / 4 then
   since = now
 end
 redis.call('ZADD', KEYS[1], now, label)
