@@ -192,6 +192,7 @@ fn a_printed_token_is_accepted() {
         leeway: Duration::ZERO,
         dev_auth: false,
         signing_secret: None,
+        admin_scope: "tokencast:admin".to_owned(),
     });
     let claims = verifier.verify(out(&output).trim_end()).unwrap();
     assert_eq!((claims.user.as_str(), claims.name.as_deref()), ("ada", Some("Ada")));
