@@ -154,13 +154,13 @@ fn check_sums_up_without_secrets() {
             ("OPENAI_API_KEY", "sk-hush"),
             ("REDIS_URL", "redis://:hush@h"),
             ("DATABASE_URL", "postgres://u:hush@h/d"),
-            ("MODERATION", "reject"),
+            ("ALLOW_CHAT_AUTH", "true"),
         ],
     );
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     let text = out(&output);
     assert!(text.contains("poet: openai, m-1 (default)") && text.contains("PostgreSQL"), "{text}");
-    assert!(text.contains("warning   MODERATION: has no effect"), "{text}");
+    assert!(text.contains("warning   ALLOW_CHAT_AUTH: has no effect"), "{text}");
     assert!(!text.contains("hush"), "{text}");
 }
 
