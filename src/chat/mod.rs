@@ -12,6 +12,8 @@ mod messages;
 mod moderation;
 mod presence;
 mod rooms;
+#[cfg(test)]
+mod samples;
 mod sessions;
 mod streams;
 
