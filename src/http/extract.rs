@@ -11,7 +11,6 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 
 use super::auth::{authenticate, is_json};
 use super::{HttpError, HttpState};
@@ -157,13 +156,8 @@ impl<A: PathId, B: PathId> PathArgs for (A, B) {
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct NoQuery {}
 
-/// A parameter without a value, as in `?before=`, is one that is not there.
 fn query<Q: DeserializeOwned>(uri: &Uri) -> Result<Q, Error> {
-    let given = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-    let mut kept = form_urlencoded::Serializer::new("/?".to_owned());
-    kept.extend_pairs(given.filter(|(_, value)| !value.is_empty()));
-    let uri: Uri = kept.finish().parse().map_err(|_| Error::invalid("The query is too long"))?;
-    let Query(query) = Query::try_from_uri(&uri).map_err(|rejection| {
+    let Query(query) = Query::try_from_uri(uri).map_err(|rejection| {
         let text = rejection.body_text();
         Error::invalid(text.trim_start_matches("Failed to deserialize query string: "))
     })?;
@@ -295,7 +289,7 @@ fn whole_number(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// A message that a query or body names.
+/// A message that a body names.
 #[derive(Clone, Copy)]
 pub(super) struct MessageRef(pub(super) MessageId);
 
@@ -316,7 +310,35 @@ impl JsonSchema for MessageRef {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "format": "uuid", "examples": [Uuid::nil().to_string()] })
+        json_schema!({ "type": "string", "format": "uuid" })
+    }
+}
+
+/// A message that a query may name; an empty parameter names none.
+#[derive(Default)]
+pub(super) struct MaybeMessage(pub(super) Option<MessageId>);
+
+impl<'de> Deserialize<'de> for MaybeMessage {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        text.parse().map(|id| Self(Some(id))).map_err(|_| D::Error::custom("must be a UUID"))
+    }
+}
+
+impl JsonSchema for MaybeMessage {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "MaybeMessage".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "string", "format": "uuid" }, { "const": "" }] })
     }
 }
 
