@@ -40,7 +40,10 @@ impl<P: PathArgs, Q: DeserializeOwned, B: Payload> Ask<P, Q, B> {
         let claims = authenticate(&state, &mut head)?;
         let path = RawPathParams::from_request_parts(&mut head, &state).await;
         let ids: Vec<_> = path.iter().flatten().map(|(_, id)| id.to_owned()).collect();
-        let path = P::read(&ids)?;
+        let path = P::read(&ids).map_err(|error| {
+            let names = P::parameters().into_iter().map(|(name, _)| name);
+            HttpError::from(error).about(names.zip(ids).collect())
+        })?;
         let query = query(&head.uri)?;
         let headers = head.headers.clone();
         let body = B::read(Request::from_parts(head, body), &state).await?;
@@ -100,7 +103,7 @@ pub(super) const SESSION_ID_PATTERN: &str = "^[A-Za-z0-9._:-]{1,128}$";
 
 /// The ids of a path, in its order.
 pub(super) trait PathArgs: Sized {
-    fn read(ids: &[String]) -> Result<Self, HttpError>;
+    fn read(ids: &[String]) -> Result<Self, Error>;
     /// Names and schemas.
     fn parameters() -> Vec<(&'static str, Value)>;
     /// Names and ids.
@@ -108,7 +111,7 @@ pub(super) trait PathArgs: Sized {
 }
 
 impl PathArgs for () {
-    fn read(_: &[String]) -> Result<Self, HttpError> {
+    fn read(_: &[String]) -> Result<Self, Error> {
         Ok(())
     }
 
@@ -122,11 +125,9 @@ impl PathArgs for () {
 }
 
 impl<T: PathId> PathArgs for T {
-    fn read(ids: &[String]) -> Result<Self, HttpError> {
+    fn read(ids: &[String]) -> Result<Self, Error> {
         let id = ids.first().map(String::as_str).unwrap_or_default();
-        id.parse().map_err(|_| {
-            HttpError::from(Error::not_found(T::WHAT)).about(vec![(T::NAME, id.to_owned())])
-        })
+        id.parse().map_err(|_| Error::not_found(T::WHAT))
     }
 
     fn parameters() -> Vec<(&'static str, Value)> {
@@ -139,7 +140,7 @@ impl<T: PathId> PathArgs for T {
 }
 
 impl<A: PathId, B: PathId> PathArgs for (A, B) {
-    fn read(ids: &[String]) -> Result<Self, HttpError> {
+    fn read(ids: &[String]) -> Result<Self, Error> {
         Ok((A::read(ids)?, B::read(ids.get(1..).unwrap_or_default())?))
     }
 
