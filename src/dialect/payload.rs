@@ -53,7 +53,7 @@ pub struct AttachmentBody {
 }
 
 /// Texts without control characters, as a pattern.
-const NO_CONTROLS: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+pub const NO_CONTROLS: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 /// [`is_harmless_url`] as a pattern, but for the case of the schemes.
 const URL: &str = r"^(https?:[^\u0000-\u0020\u007f-\u00a0]*|[^\u0000-\u0020\u007f-\u00a0:/?#]*([/?#][^\u0000-\u0020\u007f-\u00a0]*)?)$";
 

@@ -11,7 +11,6 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 
 use super::auth::{authenticate, is_json};
 use super::{HttpError, HttpState};
@@ -41,7 +40,10 @@ impl<P: PathArgs, Q: DeserializeOwned, B: Payload> Ask<P, Q, B> {
         let claims = authenticate(&state, &mut head)?;
         let path = RawPathParams::from_request_parts(&mut head, &state).await;
         let ids: Vec<_> = path.iter().flatten().map(|(_, id)| id.to_owned()).collect();
-        let path = P::read(&ids)?;
+        let path = P::read(&ids).map_err(|error| {
+            let names = P::parameters().into_iter().map(|(name, _)| name);
+            HttpError::from(error).about(names.zip(ids).collect())
+        })?;
         let query = query(&head.uri)?;
         let headers = head.headers.clone();
         let body = B::read(Request::from_parts(head, body), &state).await?;
@@ -101,7 +103,7 @@ pub(super) const SESSION_ID_PATTERN: &str = "^[A-Za-z0-9._:-]{1,128}$";
 
 /// The ids of a path, in its order.
 pub(super) trait PathArgs: Sized {
-    fn read(ids: &[String]) -> Result<Self, HttpError>;
+    fn read(ids: &[String]) -> Result<Self, Error>;
     /// Names and schemas.
     fn parameters() -> Vec<(&'static str, Value)>;
     /// Names and ids.
@@ -109,7 +111,7 @@ pub(super) trait PathArgs: Sized {
 }
 
 impl PathArgs for () {
-    fn read(_: &[String]) -> Result<Self, HttpError> {
+    fn read(_: &[String]) -> Result<Self, Error> {
         Ok(())
     }
 
@@ -123,11 +125,9 @@ impl PathArgs for () {
 }
 
 impl<T: PathId> PathArgs for T {
-    fn read(ids: &[String]) -> Result<Self, HttpError> {
+    fn read(ids: &[String]) -> Result<Self, Error> {
         let id = ids.first().map(String::as_str).unwrap_or_default();
-        id.parse().map_err(|_| {
-            HttpError::from(Error::not_found(T::WHAT)).about(vec![(T::NAME, id.to_owned())])
-        })
+        id.parse().map_err(|_| Error::not_found(T::WHAT))
     }
 
     fn parameters() -> Vec<(&'static str, Value)> {
@@ -140,7 +140,7 @@ impl<T: PathId> PathArgs for T {
 }
 
 impl<A: PathId, B: PathId> PathArgs for (A, B) {
-    fn read(ids: &[String]) -> Result<Self, HttpError> {
+    fn read(ids: &[String]) -> Result<Self, Error> {
         Ok((A::read(ids)?, B::read(ids.get(1..).unwrap_or_default())?))
     }
 
@@ -157,13 +157,8 @@ impl<A: PathId, B: PathId> PathArgs for (A, B) {
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct NoQuery {}
 
-/// A parameter without a value, as in `?before=`, is one that is not there.
 fn query<Q: DeserializeOwned>(uri: &Uri) -> Result<Q, Error> {
-    let given = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-    let mut kept = form_urlencoded::Serializer::new("/?".to_owned());
-    kept.extend_pairs(given.filter(|(_, value)| !value.is_empty()));
-    let uri: Uri = kept.finish().parse().map_err(|_| Error::invalid("The query is too long"))?;
-    let Query(query) = Query::try_from_uri(&uri).map_err(|rejection| {
+    let Query(query) = Query::try_from_uri(uri).map_err(|rejection| {
         let text = rejection.body_text();
         Error::invalid(text.trim_start_matches("Failed to deserialize query string: "))
     })?;
@@ -295,7 +290,7 @@ fn whole_number(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// A message that a query or body names.
+/// A message that a body names.
 #[derive(Clone, Copy)]
 pub(super) struct MessageRef(pub(super) MessageId);
 
@@ -316,7 +311,35 @@ impl JsonSchema for MessageRef {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "format": "uuid", "examples": [Uuid::nil().to_string()] })
+        json_schema!({ "type": "string", "format": "uuid" })
+    }
+}
+
+/// A message that a query may name; an empty parameter names none.
+#[derive(Default)]
+pub(super) struct MaybeMessage(pub(super) Option<MessageId>);
+
+impl<'de> Deserialize<'de> for MaybeMessage {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        text.parse().map(|id| Self(Some(id))).map_err(|_| D::Error::custom("must be a UUID"))
+    }
+}
+
+impl JsonSchema for MaybeMessage {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "MaybeMessage".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "string", "format": "uuid" }, { "const": "" }] })
     }
 }
 

@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use super::HttpError;
 use super::answer::{Created, Gone, Shown};
-use super::extract::{Ask, Body, Limit, MessageRef, NoQuery, Offset, SESSION_ID_PATTERN, id};
+use super::extract::{
+    Ask, Body, Limit, MaybeMessage, MessageRef, NoQuery, Offset, SESSION_ID_PATTERN, id,
+};
 use super::openapi::{Api, Operation};
 use axum::http::{HeaderMap, StatusCode};
 
@@ -117,19 +119,22 @@ struct HistoryQuery {
     #[serde(default)]
     offset: Offset,
     /// Only the direct replies to this message.
-    parent_message_id: Option<MessageRef>,
+    #[serde(default)]
+    parent_message_id: MaybeMessage,
     /// Only what came before this message.
-    before: Option<MessageRef>,
+    #[serde(default)]
+    before: MaybeMessage,
     /// Only what came after this message.
-    after: Option<MessageRef>,
+    #[serde(default)]
+    after: MaybeMessage,
 }
 
 async fn history(ask: Ask<SessionId, HistoryQuery>) -> Result<Shown<History>, HttpError> {
     let query = ask.query;
     let page = HistoryPage {
-        parent: query.parent_message_id.map(|id| id.0),
-        before: query.before.map(|id| id.0),
-        after: query.after.map(|id| id.0),
+        parent: query.parent_message_id.0,
+        before: query.before.0,
+        after: query.after.0,
         limit: query.limit.0,
         offset: query.offset.0,
     };
@@ -184,8 +189,8 @@ struct SearchQuery {
 
 async fn search(ask: Ask<SessionId, SearchQuery>) -> Result<Shown<Found>, HttpError> {
     let SearchQuery { query, limit, offset } = ask.query;
-    if query.chars().nth(SEARCH_CHARS_MAX).is_some() || query.contains('\0') {
-        let message = format!("query must have at most {SEARCH_CHARS_MAX} characters, and no NUL");
+    if query.is_empty() || query.chars().nth(SEARCH_CHARS_MAX).is_some() || query.contains('\0') {
+        let message = format!("query must have 1 to {SEARCH_CHARS_MAX} characters, and no NUL");
         return Err(Error::invalid(message).into());
     }
     let chat = &ask.state.chat;

@@ -9,12 +9,13 @@ use super::extract::{Ask, Body, Limit, NoQuery, SESSION_ID_PATTERN, id, optional
 use super::openapi::{Api, Operation};
 use super::{HttpError, cursor};
 use crate::chat::{MadeSession, WantedSession};
+use crate::dialect::payload::NO_CONTROLS;
 use crate::dialect::wire::VisibilityJson;
 use crate::domain::{Access, Error, Member, Presence, SessionChange, SessionId, UserId};
 use crate::store::SessionPage;
 
 const TAG: &str = "Sessions";
-/// The most characters of a title.
+/// The most characters of a title: `chat` sees to it.
 const TITLE_CHARS_MAX: usize = 200;
 const AGENT_ID_PATTERN: &str = "^[A-Za-z0-9._-]{1,64}$";
 
@@ -27,7 +28,8 @@ pub(super) fn routes(api: Api) -> Api {
     const PRESENCE: &str = "/api/chat/sessions/{sessionId}/presence";
     api.add(
         Operation::post([ALL, TAG, "createSession", "Make a session, which the caller then owns."])
-            .may(StatusCode::CONFLICT),
+            .may(StatusCode::CONFLICT)
+            .may(StatusCode::NOT_FOUND),
         create,
     )
     .add(
@@ -75,7 +77,7 @@ struct NewSession {
     /// Its id; made here where there is none.
     #[schemars(regex(pattern = SESSION_ID_PATTERN))]
     id: Option<String>,
-    #[schemars(length(max = TITLE_CHARS_MAX), regex(pattern = "^[^\\u0000]*$"))]
+    #[schemars(length(min = 1, max = TITLE_CHARS_MAX), regex(pattern = NO_CONTROLS))]
     title: Option<String>,
     /// The agent that answers in it; else the default one.
     #[schemars(regex(pattern = AGENT_ID_PATTERN))]
@@ -88,7 +90,7 @@ async fn create(ask: Ask<(), NoQuery, Body<NewSession>>) -> Result<Made<Access>,
     let Body(body) = ask.body;
     let wanted = WantedSession {
         id: optional_id("id", body.id)?,
-        title: title(body.title)?,
+        title: body.title,
         agent: optional_id("agentId", body.agent_id)?,
         visibility: body.visibility.map(Into::into),
     };
@@ -111,7 +113,8 @@ struct ListQuery {
 }
 
 async fn list(ask: Ask<(), ListQuery>) -> Result<Shown<SessionPage>, HttpError> {
-    let after = ask.query.cursor.as_deref().map(cursor::read).transpose()?;
+    let cursor = ask.query.cursor.as_deref().filter(|cursor| !cursor.is_empty());
+    let after = cursor.map(cursor::read).transpose()?;
     Ok(Shown(ask.state.chat.sessions(&ask.caller, after, ask.query.limit.0).await?))
 }
 
@@ -125,7 +128,7 @@ async fn get(ask: Ask<SessionId>) -> Result<Shown<Access>, HttpError> {
 #[schemars(rename = "SessionChange", extend("examples" = [{ "title": null, "visibility": "open" }]))]
 struct Change {
     #[serde(default, deserialize_with = "or_null")]
-    #[schemars(length(max = TITLE_CHARS_MAX), regex(pattern = "^[^\\u0000]*$"))]
+    #[schemars(length(min = 1, max = TITLE_CHARS_MAX), regex(pattern = NO_CONTROLS))]
     title: Option<Option<String>>,
     #[serde(default, deserialize_with = "or_null")]
     #[schemars(regex(pattern = AGENT_ID_PATTERN))]
@@ -136,7 +139,7 @@ struct Change {
 async fn update(ask: Ask<SessionId, NoQuery, Body<Change>>) -> Result<Shown<Access>, HttpError> {
     let Body(body) = ask.body;
     let change = SessionChange {
-        title: body.title.map(title).transpose()?,
+        title: body.title,
         agent: body.agent_id.map(|agent| optional_id("agentId", agent)).transpose()?,
         visibility: body.visibility.map(Into::into),
     };
@@ -157,7 +160,7 @@ async fn members(ask: Ask<SessionId>) -> Result<Shown<Vec<Member>>, HttpError> {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("examples" = [{ "userId": "bob" }]))]
 struct NewMember {
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(min = 1, max = 256), regex(pattern = NO_CONTROLS))]
     user_id: String,
 }
 
@@ -177,14 +180,4 @@ async fn remove_member(ask: Ask<(SessionId, UserId)>) -> Result<Gone, HttpError>
 
 async fn presence(ask: Ask<SessionId>) -> Result<Shown<Vec<Presence>>, HttpError> {
     Ok(Shown(ask.state.chat.presence(&ask.caller, &ask.path).await?))
-}
-
-/// A title within its limit, and without NUL, which databases do not store.
-fn title(title: Option<String>) -> Result<Option<String>, Error> {
-    let is_long = |title: &String| title.chars().nth(TITLE_CHARS_MAX).is_some();
-    if title.as_ref().is_some_and(|title| is_long(title) || title.contains('\0')) {
-        let message = format!("title must have at most {TITLE_CHARS_MAX} characters, and no NUL");
-        return Err(Error::invalid(message));
-    }
-    Ok(title)
 }
