@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 
 use crate::adapter::{Absence, SharedAdapter};
 use crate::domain::{
@@ -32,7 +31,7 @@ use crate::domain::{
 use crate::generation::{Generations, Voice};
 use crate::hub::{Hub, Reader};
 use crate::lifecycle::Tasks;
-use crate::outbox::Outbox;
+use crate::outbox::{Delivered, Outbox};
 use crate::store::{Outgoing, SharedStore};
 
 pub use agents::AgentInfo;
@@ -305,11 +304,8 @@ impl Shared {
     /// Tells the readers of a session what the store has. Where that does not succeed at once, the
     /// outbox still has it: what is stored is told.
     async fn publish(&self, outgoing: &Outgoing) {
-        let session = &outgoing.session;
-        match timeout(PUBLISH_WITHIN, self.outbox.deliver(outgoing)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::debug!(%session, %error, "told later"),
-            Err(_) => tracing::debug!(%session, "not in time: told later"),
+        if self.outbox.deliver_or_show(outgoing, PUBLISH_WITHIN).await == Delivered::HereOnly {
+            tracing::debug!(session = %outgoing.session, "told to this node's readers only");
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use serde_json::value::RawValue;
-use tokencast::dialect::{Answer, Dialect, Dialects, Frame, Greeting, Shown};
+use tokencast::dialect::{Answer, Dialect, Dialects, Frame, Greeting, Refusal, Shown};
 use tokencast::domain::{
     Command, Error, EventKind, PresenceChange, Reply, SessionId, Signal, Timestamp,
 };
@@ -78,7 +78,7 @@ impl Dialect for Plain {
     fn greet(&self, _: Greeting<'_>) -> Option<Frame> {
         None
     }
-    fn error(&self, _: &str, _: &Error) -> Frame {
+    fn error(&self, _: &Refusal<'_>) -> Frame {
         Frame::new("error", &json!({ "at": Timestamp::now().to_string() }))
     }
     fn shutdown(&self, _: Duration) -> Frame {

@@ -47,6 +47,7 @@ async fn a_log_with_entries_of_a_newer_build_and_with_garbage_is_read_past_them(
         command_queue_max: 100,
         log_events_max: 100,
         log_ttl: Duration::from_secs(60),
+        dead_after: Duration::from_secs(5),
     };
     let tasks = Tasks::new();
     let adapter = Redis::connect(NodeId::new(), options, &tasks).await.unwrap();
