@@ -99,6 +99,7 @@ function plain(text, ...sets) {
   for (const ids of sets) for (const [kind, id] of Object.entries(ids)) result = result.replaceAll(id, `<${kind}>`);
   return result
     .replace(/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/g, '<uuid>')
+    .replace(/"offset":\d+/g, '"offset":<offset>') // of one's own stream, which grows
     .replace(/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z/g, '<time>');
 }
 
