@@ -5,9 +5,10 @@
 
 import assert from 'node:assert/strict';
 import { ask, close, eventually, flushed, joined, ok, open, suite, token, within } from './harness.mjs';
-import { at, makeSession, rest } from './harness/rest.mjs';
+import { makeSession } from './harness/rest.mjs';
 
-const ENV = { JOINED_SESSIONS_MAX: '10000', REDIS_COMMAND_TIMEOUT: '1s' };
+// With few connections each has prepared every statement soon: a send then takes the same messages each time.
+const ENV = { JOINED_SESSIONS_MAX: '10000', REDIS_COMMAND_TIMEOUT: '1s', DATABASE_CONNECTIONS: '2' };
 const CLIENT_MESSAGE_ID = 'the-one';
 
 /** Sends on a node, as far as it gets: the acknowledged message's id, or nothing. */
@@ -21,10 +22,20 @@ async function attempt(device, id) {
 /** The messages of one send that matter: all to the database, to Redis those that name the session. */
 const matters = (way, id) => (way === 'toRedis' ? ({ bytes }) => bytes.includes(id) : () => true);
 
-/** How many messages one send takes, on a node that has sent before. */
-async function count(node, device, way, ids) {
-  for (const id of ids.slice(0, -1)) await attempt(device, id);
-  const id = ids.at(-1);
+/**
+ * Sends a few, elsewhere: what an interruption broke is whole again, statements are prepared, and
+ * the next send takes no more messages than others do.
+ */
+async function warm(cluster, device) {
+  const id = await makeSession(cluster.nodes[1], 'alice');
+  for (let n = 0; n < 4; n += 1) {
+    await eventually(async () => (await ask(device.socket, 'message:send', { sessionId: id, content: `${n}` })).ok, { within: 20_000, what: 'the node sends' });
+  }
+}
+
+/** How many messages one send takes. */
+async function count(cluster, node, device, way, id) {
+  await warm(cluster, device);
   let messages = 0;
   const counted = matters(way, id);
   node[way].watch((message) => {
@@ -101,15 +112,14 @@ for (const [way, name] of Object.entries(WAYS)) {
       const [victim, survivor] = cluster.nodes;
       const reader = await device(survivor);
       const [sender, other] = [await device(victim), await device(survivor)];
-      const steps = await count(victim, sender, way, await sessions(cluster, reader, 4));
+      const steps = await count(cluster, victim, sender, way, (await sessions(cluster, reader, 1))[0]);
       assert.ok(steps >= (way === 'toRedis' ? 1 : 5), `${steps} messages`);
       const trials = [];
       for (const verdict of ['cut before', 'cut after']) {
         const ids = await sessions(cluster, reader, steps);
         for (const [index, id] of ids.entries()) {
           const what = `${verdict} message ${index + 1} of ${steps}`;
-          // What the last cut broke is whole again, and the count begins with the send itself.
-          await eventually(async () => (await rest(victim, 'alice').call('GET', at.session(id))).status === 200, { what: 'the node is whole' });
+          await warm(cluster, sender);
           const interrupted = interrupt(victim, way, id, index + 1, verdict);
           const first = await within(30_000, what, attempt(sender, id));
           victim[way].watch(undefined);
@@ -131,7 +141,7 @@ for (const [way, name] of Object.entries(WAYS)) {
       const reader = await device(survivor);
       const other = await device(survivor);
       const counting = await device(first);
-      const steps = await count(first, counting, way, await sessions(cluster, reader, 4));
+      const steps = await count(cluster, first, counting, way, (await sessions(cluster, reader, 1))[0]);
       close(counting.socket);
       const trials = [];
       const ids = await sessions(cluster, reader, steps);
@@ -141,7 +151,7 @@ for (const [way, name] of Object.entries(WAYS)) {
         // The next one to be killed starts meanwhile.
         if (index + 1 < ids.length) next = cluster.startNode();
         const sender = await device(victim);
-        if (index > 0) await warm(victim, sender, cluster); // statements are prepared once
+        await warm(cluster, sender);
         const interrupted = interrupt(victim, way, id, index + 1, 'stall after');
         const sending = attempt(sender, id);
         await Promise.race([interrupted.happened, sending]);
@@ -159,12 +169,6 @@ for (const [way, name] of Object.entries(WAYS)) {
       console.log(`${name}: ${happened} of ${trials.length} killed in between`);
     });
   });
-}
-
-/** Sends a few, so that the next one takes no more messages than others do. */
-async function warm(node, sender, cluster) {
-  const id = await makeSession(cluster.nodes[1], 'alice');
-  for (let n = 0; n < 3; n += 1) await ok(sender.socket, 'message:send', { sessionId: id, content: `${n}` });
 }
 
 suite('between the store and the log', { nodes: 2, proxied: true, fresh: true, env: ENV }, (e2e) => {
