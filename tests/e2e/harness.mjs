@@ -646,6 +646,8 @@ export function record(socket) {
   return {
     events,
     names: () => events.map((event) => event.name),
+    /** As `names`, without what comes and goes beside the conversation: users who are there. */
+    said: () => events.map((event) => event.name).filter((name) => !/^(presence|user):/.test(name)),
     /** The payloads of one event. */
     of: (name) => events.filter((event) => event.name === name).map((event) => event.payload),
     /** The payload of the first such event, heard already or still to come. */

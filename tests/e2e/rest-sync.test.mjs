@@ -73,9 +73,9 @@ for (const [shape, options] of Object.entries(SHAPES)) {
           assert.deepEqual(shapeOf(found), shapeOf(expected), who);
         }
         await flushed(over.alice, over.bob);
-        assert.deepEqual(over.bob.heard.names(), [name]);
+        assert.deepEqual(over.bob.heard.said(), [name]);
         // message:delivered is for the socket that sent; over REST there is none.
-        assert.deepEqual(over.alice.heard.names(), [name]);
+        assert.deepEqual(over.alice.heard.said(), [name]);
       });
     }
 
