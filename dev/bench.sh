@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# dev/bench.sh [OPTION]…: builds the server and the load tests, optimised, and runs `cross-node`
-# with a Redis and a PostgreSQL of its own, all of it on two cores. Stops everything afterwards.
-# Options are those of `tokencast-loadtest cross-node`, such as --runs 5 --out result.json.
+# dev/bench.sh [TEST] [OPTION]…: builds the server and the load tests, optimised, and runs one of
+# them (cross-node, the default; send; long-session) with a Redis and a PostgreSQL of its own, all
+# of it on two cores. Stops everything afterwards. Options are those of `tokencast-loadtest TEST`,
+# such as --runs 5 --out result.json.
 #
 #   BENCH_CPUS   the cores, as taskset(1) reads them (0,1)
 set -euo pipefail
@@ -12,4 +13,5 @@ dev/install.sh minimal
 cargo build --release --locked --bin tokencast
 cargo build --release --locked --package tokencast-loadtest
 bin=${CARGO_TARGET_DIR:-target}/release/tokencast-loadtest
-exec taskset --cpu-list "${BENCH_CPUS:-0,1}" dev/services.sh "$bin" cross-node "$@"
+if [[ $# == 0 || $1 == -* ]]; then set -- cross-node "$@"; fi
+exec taskset --cpu-list "${BENCH_CPUS:-0,1}" dev/services.sh "$bin" "$@"

@@ -6,8 +6,12 @@
 
 mod client;
 mod cross_node;
+mod database;
+mod http;
+mod long_session;
 mod nodes;
 mod process;
+mod send;
 mod stats;
 mod token;
 
@@ -21,9 +25,13 @@ fn main() -> ExitCode {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(cross_node::command())
+        .subcommand(send::command())
+        .subcommand(long_session::command())
         .get_matches();
     let done = match matches.subcommand() {
         Some((cross_node::NAME, matches)) => run(cross_node::run(matches)),
+        Some((send::NAME, matches)) => run(send::run(matches)),
+        Some((long_session::NAME, matches)) => run(long_session::run(matches)),
         _ => unreachable!("clap requires one of the subcommands above"),
     };
     match done {

@@ -10,10 +10,22 @@ CREATE INDEX outbox_session ON outbox (session_id, revision);
 CREATE INDEX message_parent ON message (parent_message_id, ordinal)
     WHERE parent_message_id IS NOT NULL;
 
--- What a message is found by: the words of its text and one that stands for its session, all made
--- by the program, so that both databases find the same. A deleted message has no row.
+-- What a message is found by: the words of its text, made by the program, so that both databases
+-- find the same. Each begins with a digest of its session. A message gets its row, be it without
+-- words, in the transaction that stores it, so a session's ids rise as its ordinals do; a deleted
+-- message has none.
 CREATE TABLE message_search (
-    message_id uuid     PRIMARY KEY REFERENCES message (id) ON DELETE CASCADE,
-    words      tsvector NOT NULL
+    id         bigint             GENERATED ALWAYS AS IDENTITY,
+    message_id uuid               PRIMARY KEY REFERENCES message (id) ON DELETE CASCADE,
+    words      text[] COLLATE "C" NOT NULL
 );
-CREATE INDEX message_search_words ON message_search USING gin (words);
+-- Without a list of what is yet to be put into it, which each search would read to its end.
+CREATE INDEX message_search_words ON message_search USING gin (words) WITH (fastupdate = off);
+
+-- The messages stored before, which the program gives their rows as it starts, in this order.
+CREATE TABLE message_unindexed (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    message_id uuid   NOT NULL
+);
+INSERT INTO message_unindexed (message_id)
+    SELECT id FROM message WHERE deleted_at IS NULL ORDER BY session_id, ordinal;

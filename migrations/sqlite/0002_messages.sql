@@ -10,8 +10,10 @@ CREATE INDEX outbox_session ON outbox (session_id, revision);
 CREATE INDEX message_parent ON message (parent_message_id, ordinal)
     WHERE parent_message_id IS NOT NULL;
 
--- What a message is found by: the words of its text and one that stands for its session, all made
--- by the program, so that both databases find the same. A deleted message has no row.
+-- What a message is found by: the words of its text, made by the program, so that both databases
+-- find the same. Each begins with a digest of its session. A message gets its row, be it without
+-- words, in the transaction that stores it, so a session's ids rise as its ordinals do; a deleted
+-- message has none.
 CREATE TABLE message_search (
     -- An alias of the rowid, which the index refers to: another rowid may change at a VACUUM.
     id         INTEGER PRIMARY KEY,
@@ -34,3 +36,11 @@ CREATE TRIGGER message_search_update AFTER UPDATE ON message_search BEGIN
     VALUES ('delete', old.id, old.words);
     INSERT INTO message_search_words (rowid, words) VALUES (new.id, new.words);
 END;
+
+-- The messages stored before, which the program gives their rows as it starts, in this order.
+CREATE TABLE message_unindexed (
+    id         INTEGER PRIMARY KEY,
+    message_id BLOB    NOT NULL
+) STRICT;
+INSERT INTO message_unindexed (message_id)
+    SELECT id FROM message WHERE deleted_at IS NULL ORDER BY session_id, ordinal;

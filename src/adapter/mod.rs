@@ -6,6 +6,7 @@
 //! (`tests/it/adapter_contract.rs`). It must not know readers, dialects or the database: what
 //! arrives goes to the [`Feed`], whoever that is.
 
+mod gcra;
 mod memory;
 mod redis;
 
@@ -199,7 +200,13 @@ pub trait Log: Send + Sync {
 /// then takes its users out, and says so by [`Sinks::absences`], once for all nodes.
 ///
 /// # Errors
-/// Every method: [`AdapterError`].
+/// Every method: [`AdapterError`]. What this node said holds all the same, and the others learn of
+/// it once Redis answers: a device whose [`Presence::connect`] failed is there until it is
+/// disconnected, and a [`Presence::leave`] or [`Presence::settle`] that failed is carried out
+/// later, with what it would have answered told by [`Sinks::absences`].
+///
+/// # Cancel safety
+/// None: a dropped call may have been made.
 #[async_trait]
 pub trait Presence: Send + Sync {
     /// A device of `user` has connected to this node, unless they have `max` on all nodes (0: no

@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::adapter::{Memory, Redis, RedisOptions, SharedAdapter, SharedMemory, Sinks};
 use crate::auth::Verifier;
-use crate::chat::{Chat, ChatOptions};
+use crate::chat::{Chat, ChatOptions, Parts};
 use crate::config::{ChunkContent, Config, DatabaseKind, Server};
 use crate::dialect::Dialects;
-use crate::domain::{Moderation, NodeId, Rate, Rates};
+use crate::domain::NodeId;
 use crate::generation::{GenerationOptions, Generations};
 use crate::http::{HttpState, Origins, cors, private, public, refuse_foreign_origins};
 use crate::hub::{Hub, HubOptions};
@@ -34,6 +34,8 @@ use crate::telemetry::metrics;
 const NOTICES_MAX: usize = 1024;
 /// The most Redis commands that wait for a connection.
 const REDIS_QUEUE_MAX: usize = 100_000;
+/// After how long without a sign of life the other nodes take a node's users out.
+const NODE_DEAD_AFTER: Duration = Duration::from_secs(5);
 /// The most bytes of an answer.
 const TEXT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long the tasks may take to end once nothing is left to do.
@@ -87,7 +89,7 @@ impl App {
             background.clone(),
         );
         let (notify, notices) = mpsc::channel(NOTICES_MAX);
-        let (miss, _absences) = mpsc::channel(NOTICES_MAX);
+        let (miss, absences) = mpsc::channel(NOTICES_MAX);
         adapter.attach(Sinks { feed: hub.feed(), notices: notify, absences: miss });
         let outbox = Outbox::start(store.clone(), adapter.clone(), &background);
         let generations = Generations::start(
@@ -98,15 +100,15 @@ impl App {
             notices,
             &background,
         );
-        let chat = Chat::new(
-            store.clone(),
-            adapter.clone(),
+        let parts = Parts {
+            store: store.clone(),
+            adapter: adapter.clone(),
             hub,
             outbox,
-            generations.clone(),
-            answerers::answerers(config).context("set up the agents")?,
-            chat_options(node, config),
-        );
+            generations: generations.clone(),
+            answerers: answerers::answerers(config).context("set up the agents")?,
+        };
+        let chat = Chat::new(parts, chat_options(node, config), absences, &background);
         let verifier = Arc::new(Verifier::new(&config.auth));
         let sockets = SocketEdge::new(
             chat,
@@ -314,6 +316,7 @@ async fn adapter(node: NodeId, config: &Config, tasks: &Tasks) -> anyhow::Result
                 command_queue_max: REDIS_QUEUE_MAX,
                 log_events_max: events_max as u64,
                 log_ttl: config.log.ttl,
+                dead_after: NODE_DEAD_AFTER,
             };
             Arc::new(Redis::connect(node, options, tasks).await.context("REDIS_URL")?)
         }
@@ -322,7 +325,7 @@ async fn adapter(node: NodeId, config: &Config, tasks: &Tasks) -> anyhow::Result
 
 fn store_options(config: &Config) -> StoreOptions {
     StoreOptions {
-        connections_max: u32::try_from(config.database.connections.get()).unwrap_or(u32::MAX),
+        connections_max: up_to_u32(config.database.connections.get()),
         ..StoreOptions::default()
     }
 }
@@ -339,7 +342,7 @@ fn generation_options(node: NodeId, address: SocketAddr, config: &Config) -> Gen
         duration_max: config.streams.max_duration,
         delay: config.streams.delay,
         delay_max: config.streams.delay_max,
-        context_messages: u32::try_from(config.streams.context_messages).unwrap_or(u32::MAX),
+        context_messages: up_to_u32(config.streams.context_messages),
         text_bytes_max: TEXT_BYTES_MAX,
     }
 }
@@ -349,16 +352,20 @@ fn chat_options(node: NodeId, config: &Config) -> ChatOptions {
         node,
         auto_create_sessions: config.server.auto_create_sessions,
         content_chars_max: config.limits.content_chars_max,
-        user_generations_max: u32::try_from(config.streams.max_concurrent).unwrap_or(u32::MAX),
-        attachments_max: u32::try_from(config.limits.attachments_max).unwrap_or(u32::MAX),
-        members_max: 1_000,
-        moderation: Moderation::Mask,
-        rates: Rates { others: Rate::per_minute(10), chosen: Vec::new() },
-        rejoin_window: Duration::from_secs(120),
-        user_connections_max: 20,
-        presence_grace: Duration::from_secs(3),
+        attachments_max: up_to_u32(config.limits.attachments_max),
+        members_max: up_to_u32(config.limits.members_max.get()),
+        moderation: config.limits.moderation,
+        rates: config.limits.rates.clone(),
+        rejoin_window: config.socket.recovery_window,
+        user_connections_max: up_to_u32(config.socket.max_connections_per_user),
+        presence_grace: config.socket.presence_grace,
+        user_generations_max: up_to_u32(config.streams.max_concurrent),
         joined_max: config.socket.joined_max.get(),
     }
+}
+
+fn up_to_u32(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn socket_options(
@@ -377,6 +384,7 @@ fn socket_options(
         payload_max: socket.payload_max,
         outbound_max: socket.outbound_max as u64,
         command_queue: socket.command_queue.get(),
+        events_max: 50,
         age_max: socket.connection_max_age,
         connections_max: socket.max_connections,
         drain_spread: (config.server.shutdown_grace / 5).min(Duration::from_secs(5)),

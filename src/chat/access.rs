@@ -1,9 +1,15 @@
-//! Who may see a session. To everybody else it does not exist: the answer for a foreign id is
-//! that for an id that does not exist and may not be created.
+//! Who may see a session and change what. To everybody who may not see it, it does not exist: the
+//! answer for a foreign or deleted session, message, stream or attachment is that for one that
+//! never was. Only who sees something is told that it is not theirs to change.
 
-use super::{Caller, Shared, stored};
-use crate::domain::{Access, Error, Membership, SessionId, Visibility};
-use crate::store::NewSession;
+use super::failure::stored;
+use super::{Caller, Shared};
+use crate::domain::{
+    Access, Author, Error, ErrorCode, Generation, GenerationId, Membership, MessageId, SessionId,
+    Visibility,
+};
+use crate::hub::Standing;
+use crate::store::{FoundMessage, NewSession};
 
 impl Shared {
     /// The session, where the caller may see it; made for them where it does not exist and may be
@@ -11,10 +17,10 @@ impl Shared {
     pub(super) async fn access(&self, caller: &Caller, id: &SessionId) -> Result<Access, Error> {
         let found = self.store.access(id, &caller.user).await.map_err(stored)?;
         if let Some(access) = found {
-            return visible(access);
+            return visible(access, "session");
         }
         if !self.options.auto_create_sessions {
-            return Err(unknown());
+            return Err(Error::not_found("session"));
         }
         let new = NewSession {
             id: id.clone(),
@@ -25,24 +31,126 @@ impl Shared {
         };
         // Somebody else may have made it in between, or a deleted session may have the id.
         let created = self.store.create_session(&new).await.map_err(stored)?;
-        created.access.ok_or_else(unknown).and_then(visible)
+        let access = created.access.ok_or_else(|| Error::not_found("session"))?;
+        visible(access, "session")
     }
 
     /// The session, where it exists and the caller may see it.
     pub(super) async fn see(&self, caller: &Caller, id: &SessionId) -> Result<Access, Error> {
         let found = self.store.access(id, &caller.user).await.map_err(stored)?;
-        found.ok_or_else(unknown).and_then(visible)
+        visible(found.ok_or_else(|| Error::not_found("session"))?, "session")
+    }
+
+    /// The session, where the caller owns it.
+    pub(super) async fn owned(&self, caller: &Caller, id: &SessionId) -> Result<Access, Error> {
+        let access = self.see(caller, id).await?;
+        match access.membership {
+            Some(Membership::Owner) => Ok(access),
+            _ => Err(forbidden("Only the session's owner may do that")),
+        }
+    }
+
+    /// The message, where the caller may see it, deleted or not.
+    pub(super) async fn message(
+        &self,
+        caller: &Caller,
+        id: MessageId,
+    ) -> Result<FoundMessage, Error> {
+        self.message_of(caller, id, "message").await
+    }
+
+    /// The message, where the caller may see it and it was not deleted.
+    pub(super) async fn live_message(
+        &self,
+        caller: &Caller,
+        id: MessageId,
+    ) -> Result<FoundMessage, Error> {
+        let found = self.message(caller, id).await?;
+        live(found, "message")
+    }
+
+    /// The message, where the caller wrote it and it was not deleted. What an agent wrote is
+    /// nobody's.
+    pub(super) async fn own_message(
+        &self,
+        caller: &Caller,
+        id: MessageId,
+    ) -> Result<FoundMessage, Error> {
+        let found = self.live_message(caller, id).await?;
+        if is_author(caller, &found) {
+            Ok(found)
+        } else {
+            Err(forbidden("Only the message's author may do that"))
+        }
+    }
+
+    /// The message, where the caller may delete it or a part of it, which is told as `what` where
+    /// there is none, and it was not deleted.
+    pub(super) async fn removable_message(
+        &self,
+        caller: &Caller,
+        id: MessageId,
+        what: &str,
+    ) -> Result<FoundMessage, Error> {
+        let found = live(self.message_of(caller, id, what).await?, what)?;
+        let owns_session = found.access.membership == Some(Membership::Owner);
+        if owns_session || is_author(caller, &found) {
+            Ok(found)
+        } else {
+            Err(forbidden("Only the message's author or the session's owner may do that"))
+        }
+    }
+
+    /// The generation, where the caller may see its session.
+    pub(super) async fn generation(
+        &self,
+        caller: &Caller,
+        id: GenerationId,
+    ) -> Result<Generation, Error> {
+        let unknown = || Error::not_found("stream");
+        let generation = self.store.generation(id).await.map_err(stored)?.ok_or_else(unknown)?;
+        let session = &generation.session;
+        let found = self.store.access(session, &caller.user).await.map_err(stored)?;
+        visible(found.ok_or_else(unknown)?, "stream")?;
+        Ok(generation)
+    }
+
+    async fn message_of(
+        &self,
+        caller: &Caller,
+        id: MessageId,
+        what: &str,
+    ) -> Result<FoundMessage, Error> {
+        let found = self.store.message(id, &caller.user).await.map_err(stored)?;
+        let FoundMessage { message, access } = found.ok_or_else(|| Error::not_found(what))?;
+        Ok(FoundMessage { message, access: visible(access, what)? })
     }
 }
 
-fn visible(access: Access) -> Result<Access, Error> {
+/// What the caller is in a session that they may see.
+pub(super) fn standing(access: &Access) -> Standing {
+    match access.membership {
+        Some(Membership::Owner | Membership::Member) => Standing::Belongs,
+        None => Standing::Guest,
+    }
+}
+
+pub(super) fn forbidden(message: &str) -> Error {
+    Error::new(ErrorCode::Forbidden, message)
+}
+
+fn visible(access: Access, what: &str) -> Result<Access, Error> {
     let may = match access.membership {
         Some(Membership::Owner | Membership::Member) => true,
         None => access.session.visibility == Visibility::Open,
     };
-    if may { Ok(access) } else { Err(unknown()) }
+    if may { Ok(access) } else { Err(Error::not_found(what)) }
 }
 
-fn unknown() -> Error {
-    Error::not_found("session")
+fn live(found: FoundMessage, what: &str) -> Result<FoundMessage, Error> {
+    if found.message.deleted_at.is_none() { Ok(found) } else { Err(Error::not_found(what)) }
+}
+
+fn is_author(caller: &Caller, found: &FoundMessage) -> bool {
+    found.message.author == Author::User && found.message.user.as_ref() == Some(&caller.user)
 }

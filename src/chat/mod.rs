@@ -4,8 +4,13 @@
 //! It must not know transports, dialects, or what a database or Redis is.
 
 mod access;
+mod devices;
+mod failure;
+mod limits;
 mod messages;
+mod moderation;
 mod presence;
+mod rooms;
 mod sessions;
 mod streams;
 
@@ -13,26 +18,27 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::adapter::{AdapterError, SharedAdapter};
-use crate::domain::command::Join;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::adapter::{Absence, SharedAdapter};
 use crate::domain::{
-    AgentId, Command, Error, ErrorCode, EventId, Joined, Message, MessageId, Moderation, NodeId,
-    Rates, Reply, SessionId, UserId,
+    AgentId, Command, Error, MessageId, Moderation, NodeId, Rates, Reply, SessionId, Timestamp,
+    UserId,
 };
 use crate::generation::{Generations, Voice};
-use crate::hub::{Hub, Reader, Standing};
+use crate::hub::{Hub, Reader};
+use crate::lifecycle::Tasks;
 use crate::outbox::Outbox;
-use crate::store::{Missed, SharedStore, StoreError};
+use crate::store::{Outgoing, SharedStore};
 
-use presence::Presences;
+use devices::Devices;
+pub use messages::PAGE_MAX;
+pub use presence::Attendance;
 pub use sessions::{MadeSession, WantedSession};
 
-/// The most missed messages that a join brings.
-const MISSED_MAX: u32 = 100;
-/// The most bytes of content that a join brings, but for a single message that is longer.
-const MISSED_BYTES_MAX: usize = 256 * 1024;
-/// What a client is told to wait while something is away.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long whoever stored something waits for others to be told; then it is told later.
+const PUBLISH_WITHIN: Duration = Duration::from_secs(1);
 
 /// What the operator allows.
 #[derive(Debug, Clone)]
@@ -95,11 +101,7 @@ pub struct Visit {
     caller: Caller,
     reader: Arc<dyn Reader>,
     joined: HashSet<SessionId>,
-}
-
-/// A user's device that counts as connected until this is dropped.
-pub struct Attendance {
-    _user: UserId,
+    _attendance: Attendance,
 }
 
 impl Visit {
@@ -126,6 +128,23 @@ pub struct Waiting {
     known: HashSet<MessageId>,
 }
 
+/// What conversations are made of.
+#[derive(Clone)]
+pub struct Parts {
+    /// What is kept.
+    pub store: SharedStore,
+    /// What nodes share.
+    pub adapter: SharedAdapter,
+    /// This node's readers.
+    pub hub: Hub,
+    /// Where what was stored goes out.
+    pub outbox: Outbox,
+    /// This node's generations.
+    pub generations: Generations,
+    /// Who answers.
+    pub answerers: Answerers,
+}
+
 /// The conversations of a node.
 #[derive(Clone)]
 pub struct Chat {
@@ -140,42 +159,56 @@ struct Shared {
     generations: Generations,
     answerers: Answerers,
     options: ChatOptions,
-    presences: Presences,
+    devices: Devices,
+    tasks: Tasks,
 }
 
 impl Chat {
-    /// Conversations on these parts.
+    /// Conversations on these parts. `absences` is what the adapter tells of users whose nodes are
+    /// gone.
     pub fn new(
-        store: SharedStore,
-        adapter: SharedAdapter,
-        hub: Hub,
-        outbox: Outbox,
-        generations: Generations,
-        answerers: Answerers,
+        parts: Parts,
         options: ChatOptions,
+        absences: mpsc::Receiver<Absence>,
+        tasks: &Tasks,
     ) -> Self {
-        let presences = Presences::default();
-        let shared =
-            Shared { store, adapter, hub, outbox, generations, answerers, options, presences };
-        Self { shared: Arc::new(shared) }
+        let Parts { store, adapter, hub, outbox, generations, answerers } = parts;
+        if options.moderation != Moderation::Off {
+            tasks.spawn(moderation::prepare());
+        }
+        let shared = Arc::new(Shared {
+            store,
+            adapter,
+            hub,
+            outbox,
+            generations,
+            answerers,
+            options,
+            devices: Devices::default(),
+            tasks: tasks.clone(),
+        });
+        let (stop, own) = (tasks.stopping().clone(), shared.clone());
+        tasks.spawn(async move {
+            stop.run_until_cancelled(own.tell_absences(absences)).await;
+        });
+        Self { shared }
     }
 
     /// A device of the user wants to connect. Before anything else of it.
     ///
     /// # Errors
     /// `OVERLOADED` where the user has as many as they may have, on all nodes.
+    ///
+    /// # Cancel safety
+    /// Dropped, the device does not count.
     pub async fn admit(&self, caller: &Caller) -> Result<Attendance, Error> {
-        Ok(Attendance { _user: caller.user.clone() })
+        self.shared.admit(&caller.user).await
     }
 
     /// A device that was admitted is here, with its reader. It has joined nothing yet.
-    pub fn arrive(
-        &self,
-        caller: Caller,
-        reader: Arc<dyn Reader>,
-        _attendance: Attendance,
-    ) -> Visit {
-        Visit { caller, reader, joined: HashSet::new() }
+    pub fn arrive(&self, caller: Caller, reader: Arc<dyn Reader>, attendance: Attendance) -> Visit {
+        self.shared.hub.arrive(reader.clone());
+        Visit { caller, reader, joined: HashSet::new(), _attendance: attendance }
     }
 
     /// The hub has taken the reader out of a session that it may not see any more.
@@ -192,27 +225,51 @@ impl Chat {
     /// # Cancel safety
     /// Dropped, it may have happened; [`Chat::depart`] cleans up after it.
     pub async fn execute(&self, visit: &mut Visit, command: Command) -> Result<Done, Error> {
-        match command {
-            Command::Join(join) => self.join(visit, join).await,
+        let caller = &visit.caller;
+        let reply = match command {
+            Command::Join(join) => {
+                self.count_join(visit, &join.session).await?;
+                return self.join(visit, join).await;
+            }
             Command::Leave { session } => {
                 self.leave(visit, &session).await;
-                Ok(Done { reply: Reply::Left, waiting: None })
+                Reply::Left
             }
-            Command::Send(_)
-            | Command::Edit { .. }
-            | Command::Delete { .. }
-            | Command::See { .. }
-            | Command::React { .. }
-            | Command::Type { .. } => todo!(),
+            Command::Send(new) => {
+                let session = new.session.clone();
+                let message = self.send(caller, new).await?;
+                let delivered_at = Timestamp::now();
+                let recipients = self.shared.others_online(caller, &session).await;
+                Reply::Sent { message, delivered_at, recipients }
+            }
+            Command::Edit { message, content } => {
+                Reply::Edited { message: self.edit(caller, message, content).await? }
+            }
+            Command::Delete { message } => {
+                self.delete(caller, message).await?;
+                Reply::Deleted
+            }
+            Command::See { session, message } => {
+                self.see(caller, &session, message).await?;
+                Reply::Seen
+            }
+            Command::React { message, emoji } => {
+                let (added, _) = self.react(caller, message, emoji).await?;
+                Reply::Reacted { added }
+            }
+            Command::Type { session, name, active } => {
+                self.relay_typing(visit, &session, name, active).await?;
+                Reply::Typed
+            }
             Command::RequestStream(request) => {
-                let reply = self.shared.request_stream(self, visit, request).await?;
-                Ok(Done { reply, waiting: None })
+                self.shared.request_stream(self, visit, request).await?
             }
             Command::StopStream { generation } => {
-                self.shared.stop_stream(&visit.caller, generation).await?;
-                Ok(Done { reply: Reply::StopStored, waiting: None })
+                self.shared.stop_stream(caller, generation).await?;
+                Reply::StopStored
             }
-        }
+        };
+        Ok(Done { reply, waiting: None })
     }
 
     /// Lets live events through, after what was missed while the answer was made.
@@ -225,168 +282,28 @@ impl Chat {
         self.shared.hub.resume(visit.reader.id(), &visit.joined);
     }
 
-    /// The reader is gone.
+    /// The reader is gone. Its user leaves what it has joined, unless another of their devices is
+    /// there or comes within the grace.
     pub async fn depart(&self, mut visit: Visit) {
-        for session in std::mem::take(&mut visit.joined) {
-            self.leave(&mut visit, &session).await;
-        }
-    }
-
-    async fn join(&self, visit: &mut Visit, join: Join) -> Result<Done, Error> {
-        let Join { session: id, last_message, texts } = join;
-        let shared = &self.shared;
-        // First, since a session that does not exist is made by asking for it.
-        self.make_room(visit, &id)?;
-        let access = shared.access(&visit.caller, &id).await?;
-        // The reader's place first, then what is stored: nothing falls between the two.
-        visit.joined.insert(id.clone());
-        let reader = visit.reader.clone();
-        let active = match shared.hub.join(&id, reader.clone(), Standing::Belongs, &texts).await {
-            Ok(active) => active,
-            Err(error) => {
-                visit.joined.remove(&id);
-                shared.hub.leave(&id, reader.id());
-                return Err(unavailable(error));
-            }
-        };
-        let missed = match last_message {
-            None => None,
-            Some(last) => match shared.store.missed(&id, last, MISSED_MAX).await {
-                Ok(missed) => Some(missed),
-                Err(error) => {
-                    self.leave(visit, &id).await;
-                    return Err(stored(error));
-                }
-            },
-        };
-        let online = shared.arrive(&visit.caller, &id, reader.id()).await;
-        let missed = missed.map(cap);
-        let has_more = missed.as_ref().is_some_and(|missed| missed.has_more);
-        let messages = missed.map(|missed| missed.messages);
-        let known: HashSet<_> = messages.iter().flatten().map(|message| message.id).collect();
-        // Stored since, but not in the log yet: it is among the missed.
-        let active = active.into_iter().filter(|active| !known.contains(&active.message)).collect();
-        let joined = Joined {
-            session: access.session,
-            membership: access.membership,
-            online: online.users,
-            online_count: online.count,
-            active,
-            missed: messages,
-            has_more,
-        };
-        Ok(Done {
-            reply: Reply::Joined(Box::new(joined)),
-            waiting: Some(Waiting { session: id, known }),
-        })
-    }
-
-    /// Whether the reader may join one more.
-    fn make_room(&self, visit: &Visit, id: &SessionId) -> Result<(), Error> {
-        let max = self.shared.options.joined_max;
-        if visit.joined.contains(id) || visit.joined.len() < max {
-            return Ok(());
-        }
-        let message = format!("A connection may join at most {max} sessions");
-        Err(Error::new(ErrorCode::RateLimit, message))
-    }
-
-    async fn leave(&self, visit: &mut Visit, session: &SessionId) {
-        visit.joined.remove(session);
         let reader = visit.reader.id();
-        self.shared.hub.leave(session, reader);
-        self.shared.depart(&visit.caller, session, reader).await;
-    }
-}
-
-/// Cuts what was missed to [`MISSED_BYTES_MAX`]: a page is one packet, whatever its messages hold.
-/// What is cut off is what `has_more` tells of: the last ones, or the oldest of the newest.
-fn cap(mut missed: Missed) -> Missed {
-    let all = missed.messages.len();
-    let mut bytes = 0;
-    let mut fits = |message: &Message| {
-        bytes += message.content.len();
-        bytes <= MISSED_BYTES_MAX
-    };
-    if missed.newest {
-        let kept = missed.messages.iter().rev().take_while(|message| fits(message)).count();
-        missed.messages.drain(..all - kept.max(1).min(all));
-    } else {
-        let kept = missed.messages.iter().take_while(|message| fits(message)).count();
-        missed.messages.truncate(kept.max(1));
-    }
-    missed.has_more |= missed.messages.len() < all;
-    missed
-}
-
-/// What a client is told when something inside went wrong: an id, under which the log has the
-/// rest.
-fn internal(error: &(dyn std::error::Error + 'static)) -> Error {
-    let id = EventId::new();
-    tracing::error!(%id, %error, source = ?error, "internal error");
-    Error::new(ErrorCode::Internal, format!("Internal error {id}"))
-}
-
-fn stored(error: StoreError) -> Error {
-    let told = internal(&error);
-    match error {
-        StoreError::Unavailable { .. } => told.retry_after(RETRY_AFTER),
-        StoreError::Unexpected { .. } => told,
-    }
-}
-
-fn unavailable(error: AdapterError) -> Error {
-    let told = internal(&error);
-    match error {
-        AdapterError::Unavailable { .. } => told.retry_after(RETRY_AFTER),
-        AdapterError::Malformed { .. } => told,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::{Author, Timestamp};
-
-    fn message(ordinal: u64, bytes: usize) -> Message {
-        let at = Timestamp::from_millis(0);
-        Message {
-            id: MessageId::new(),
-            session: SessionId::new("s").unwrap(),
-            ordinal,
-            user: None,
-            agent: None,
-            author: Author::User,
-            content: "x".repeat(bytes),
-            metadata: serde_json::Map::new(),
-            tokens: None,
-            usage: None,
-            parent: None,
-            client_message_id: None,
-            edited_at: None,
-            deleted_at: None,
-            created_at: at,
-            updated_at: at,
-            reactions: Vec::new(),
-            attachments: Vec::new(),
+        let joined = std::mem::take(&mut visit.joined);
+        for session in &joined {
+            self.shared.hub.leave(session, reader);
         }
+        self.shared.hub.depart(reader);
+        self.shared.linger(&visit.caller, joined, reader);
     }
+}
 
-    fn capped(sizes: &[usize], newest: bool) -> (Vec<u64>, bool) {
-        let messages = (1..).zip(sizes).map(|(ordinal, size)| message(ordinal, *size)).collect();
-        let capped = cap(Missed { messages, has_more: false, newest });
-        (capped.messages.iter().map(|message| message.ordinal).collect(), capped.has_more)
-    }
-
-    #[test]
-    fn a_page_is_cut_where_has_more_tells_of_the_rest() {
-        let half = MISSED_BYTES_MAX / 2;
-        assert_eq!(capped(&[half, half, half], false), (vec![1, 2], true));
-        assert_eq!(capped(&[half, half, half], true), (vec![2, 3], true));
-        assert_eq!(capped(&[half, half], false), (vec![1, 2], false));
-        assert_eq!(capped(&[half * 3, 1], false), (vec![1], true), "never none of some");
-        assert_eq!(capped(&[1, half * 3], true), (vec![2], true));
-        assert_eq!(capped(&[], true), (vec![], false));
-        assert_eq!(capped(&[], false), (vec![], false));
+impl Shared {
+    /// Tells the readers of a session what the store has. Where that does not succeed at once, the
+    /// outbox still has it: what is stored is told.
+    async fn publish(&self, outgoing: &Outgoing) {
+        let session = &outgoing.session;
+        match timeout(PUBLISH_WITHIN, self.outbox.deliver(outgoing)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(%session, %error, "told later"),
+            Err(_) => tracing::debug!(%session, "not in time: told later"),
+        }
     }
 }

@@ -1,9 +1,12 @@
 //! Asking an agent, and stopping it.
 
-use super::{Answerer, Caller, Chat, Shared, Visit, stored};
+use super::failure::{RETRY_AFTER, stored};
+use super::moderation::moderate;
+use super::presence::passing;
+use super::{Caller, Chat, Shared, Visit};
 use crate::adapter::Notice;
 use crate::domain::command::{Join, RequestStream};
-use crate::domain::{AgentId, Error, ErrorCode, Generation, GenerationId, Message, Reply};
+use crate::domain::{Action, Error, ErrorCode, Generation, GenerationId, Message, Reply};
 use crate::store::{Accepted, NewGeneration, StopRequested};
 
 impl Shared {
@@ -14,15 +17,17 @@ impl Shared {
         visit: &mut Visit,
         request: RequestStream,
     ) -> Result<Reply, Error> {
+        self.count(&visit.caller, Action::Request).await?;
         // What can be refused without the session is refused first: asking for it may make it.
-        self.check_content(&request.prompt)?;
+        self.check_content("prompt", &request.prompt)?;
         if let Some(agent) = &request.agent {
             self.answerer(agent)?;
         }
         chat.make_room(visit, &request.session)?;
+        let prompt = moderate(self.options.moderation, request.prompt).await?;
         let slot = self.generations.reserve().ok_or_else(|| {
             Error::new(ErrorCode::Overloaded, "This node has as many streams as it takes")
-                .retry_after(super::RETRY_AFTER)
+                .retry_after(RETRY_AFTER)
         })?;
         let access = self.access(&visit.caller, &request.session).await?;
         let agent = request
@@ -40,7 +45,7 @@ impl Shared {
         let new = NewGeneration {
             session: request.session,
             user: visit.caller.user.clone(),
-            prompt: request.prompt,
+            prompt,
             client_message_id: request.client_message_id,
             agent,
             provider: answerer.voice.provider.id().to_owned(),
@@ -63,46 +68,27 @@ impl Shared {
             Accepted::TooMany => {
                 let max = self.options.user_generations_max;
                 let message = format!("At most {max} streams at once: wait for one, or stop one");
-                Err(Error::new(ErrorCode::Overloaded, message).retry_after(super::RETRY_AFTER))
+                Err(Error::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER))
             }
         }
     }
 
     /// Stores that the caller wants a generation stopped, and tells its node.
     pub(super) async fn stop_stream(&self, caller: &Caller, id: GenerationId) -> Result<(), Error> {
-        let unknown = || Error::not_found("stream");
-        let generation = self.store.generation(id).await.map_err(stored)?.ok_or_else(unknown)?;
-        self.see(caller, &generation.session).await.map_err(|error| match error.code {
-            ErrorCode::NotFound => unknown(),
-            _ => error,
-        })?;
+        self.generation(caller, id).await?;
         match self.store.request_stop(id, &caller.user).await.map_err(stored)? {
             StopRequested::Stored { owner } => {
                 let by = caller.user.clone();
                 if !self.generations.stop(id, &by) {
                     let notice = Notice::Stop { generation: id, by };
                     // Should the word be lost, the node finds the stop in the database.
-                    if let Err(error) = self.adapter.tell(owner, notice).await {
-                        tracing::debug!(generation = %id, %error, "tell the owner to stop");
-                    }
+                    passing("tell the owner to stop", self.adapter.tell(owner, notice)).await;
                 }
                 Ok(())
             }
             StopRequested::AlreadyFinal => Ok(()),
-            StopRequested::Unknown => Err(unknown()),
+            StopRequested::Unknown => Err(Error::not_found("stream")),
         }
-    }
-
-    fn answerer(&self, agent: &AgentId) -> Result<&Answerer, Error> {
-        self.answerers.by_agent.get(agent).ok_or_else(|| Error::not_found("agent"))
-    }
-
-    fn check_content(&self, content: &str) -> Result<(), Error> {
-        let max = self.options.content_chars_max;
-        if content.is_empty() || content.chars().nth(max).is_some() {
-            return Err(Error::invalid(format!("prompt must have 1 to {max} characters")));
-        }
-        Ok(())
     }
 }
 

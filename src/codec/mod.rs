@@ -2,9 +2,11 @@
 //! log, in the outbox and on the channel between nodes.
 //!
 //! JSON with a version. A reader passes over fields it does not know, so a field may be added
-//! within a version as long as older nodes may ignore it; anything else is a new version. Unknown
-//! versions and kinds are refused, never guessed. It must not know where the bytes are kept, nor
-//! what clients are shown: that is a dialect's.
+//! within a version as long as older nodes may ignore it, and so may a kind; anything else is a
+//! new version. What is in an unknown version or of an unknown kind is never guessed: an event
+//! reads as [`EventKind::Unknown`], since it holds its place in a log all the same, and a signal
+//! is refused. It must not know where the bytes are kept, nor what clients are shown: that is a
+//! dialect's.
 
 mod message;
 mod wire;
@@ -13,8 +15,9 @@ mod wire;
 mod tests;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::domain::{Event, EventId, Signal, Timestamp};
+use crate::domain::{Event, EventId, EventKind, Signal, Timestamp};
 
 /// The version this build writes, and the only one it reads.
 const VERSION: u64 = 1;
@@ -22,7 +25,7 @@ const VERSION: u64 = 1;
 /// The bytes are not what this build can read.
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
-    /// Another version wrote them.
+    /// Another version wrote the signal.
     #[error("written in version {0}, which this node does not read")]
     Version(u64),
     /// They are no JSON of this version, or of a kind that this version does not have.
@@ -48,6 +51,17 @@ struct EventWire<'a> {
     event: wire::Kind<'a>,
 }
 
+/// What can be told of an event that this build does not know.
+#[derive(Deserialize)]
+struct Stranger {
+    #[serde(default)]
+    id: Value,
+    #[serde(default)]
+    at: Value,
+    #[serde(default)]
+    event: Value,
+}
+
 #[derive(Serialize, Deserialize)]
 struct SignalWire<'a> {
     v: u64,
@@ -56,8 +70,10 @@ struct SignalWire<'a> {
 }
 
 /// Writes an event. [`decode_event`] gives back its equal, except that a retry delay is kept in
-/// whole milliseconds.
+/// whole milliseconds. An event that was not understood is not to be written again, since what it
+/// said would be lost.
 pub fn encode_event(event: &Event) -> Vec<u8> {
+    debug_assert_ne!(event.kind, EventKind::Unknown, "it is only read");
     write(&EventWire {
         v: VERSION,
         id: event.id.to_string(),
@@ -66,17 +82,55 @@ pub fn encode_event(event: &Event) -> Vec<u8> {
     })
 }
 
-/// Reads an event.
+/// Reads an event. One in another version or of a kind that this build does not know is
+/// [`EventKind::Unknown`], with its id and time where these can be read, else a new id and the
+/// present.
 ///
 /// # Errors
-/// [`CodecError`] where this build cannot have written `bytes`.
+/// [`CodecError`] where no build can have written `bytes`, or this one's version has another value
+/// where it stands.
 pub fn decode_event(bytes: &[u8]) -> Result<Event, CodecError> {
-    let wire: EventWire<'_> = read(bytes)?;
+    let head: Head = serde_json::from_slice(bytes).map_err(CodecError::Malformed)?;
+    if head.v != VERSION {
+        return stranger(bytes).map(unknown);
+    }
+    let wire: EventWire<'_> = match serde_json::from_slice(bytes) {
+        Ok(wire) => wire,
+        Err(error) => {
+            return match stranger(bytes)? {
+                stranger if is_unknown_kind(&stranger.event) => Ok(unknown(stranger)),
+                _ => Err(CodecError::Malformed(error)),
+            };
+        }
+    };
     Ok(Event {
         id: wire.id.parse::<EventId>().map_err(|_| CodecError::Value("id"))?,
         at: Timestamp::from_millis(wire.at),
         kind: wire.event.try_into()?,
     })
+}
+
+fn stranger(bytes: &[u8]) -> Result<Stranger, CodecError> {
+    serde_json::from_slice(bytes).map_err(CodecError::Malformed)
+}
+
+/// Whether an event is of a kind that this build does not know, rather than a broken one of those
+/// that it does.
+fn is_unknown_kind(event: &Value) -> bool {
+    let name = match event {
+        // A kind that has nothing to say but its name.
+        Value::String(name) => name,
+        Value::Object(kind) if kind.len() == 1 => kind.keys().next().expect("it has one"),
+        _ => return false,
+    };
+    !wire::KINDS.contains(&name.as_str())
+}
+
+fn unknown(stranger: Stranger) -> Event {
+    let id = stranger.id.as_str().and_then(|id| id.parse::<EventId>().ok());
+    let at = stranger.at.as_i64().map(Timestamp::from_millis);
+    let new = Event::new(EventKind::Unknown);
+    Event { id: id.unwrap_or(new.id), at: at.unwrap_or(new.at), kind: new.kind }
 }
 
 /// Writes a signal. [`decode_signal`] gives back its equal.

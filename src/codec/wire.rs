@@ -10,6 +10,24 @@ use super::CodecError;
 use super::message::{Message, parsed};
 use crate::domain::{self, ErrorCode, EventKind, Timestamp};
 
+/// The names of all kinds, to tell an unknown one from a broken one.
+pub(super) const KINDS: [&str; 14] = [
+    "messageNew",
+    "messageEdited",
+    "messageDeleted",
+    "messageSeen",
+    "reactionChanged",
+    "accessRevoked",
+    "unknown",
+    "generationStarted",
+    "generationResumed",
+    "generationReset",
+    "generationEnded",
+    "generationCompleted",
+    "generationStopped",
+    "generationFailed",
+];
+
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Kind<'a> {

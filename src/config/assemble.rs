@@ -8,6 +8,7 @@ use super::{
     Auth, ChunkContent, Config, Database, DatabaseKind, Limits, LogFormat, Logging, OpenAi,
     Problem, Providers, Redis, Server, SessionLog, Socket, Source, Streams, is_loopback, parse,
 };
+use crate::domain::{Moderation, Rate, Rates};
 
 /// The configuration, with defaults in the place of what is wrong, and all that is wrong.
 pub(super) fn assemble(source: &Source) -> (Config, Vec<Problem>) {
@@ -60,12 +61,6 @@ fn refuse_what_is_missing(reader: &mut Reader<'_>) {
     reader.value("EIO3", parse::bool);
     reader.value("AUTH_EXPIRE", parse::bool);
     reader.given("ALLOW_CHAT_AUTH", parse::bool);
-    reader.value("ADMIN_SCOPE", parse::text);
-    reader.value("MAX_CONNECTIONS_PER_USER", parse::number);
-    reader.value("WS_THROTTLE_TTL", parse::interval);
-    reader.value("WS_THROTTLE_LIMIT", parse::number);
-    reader.given("RATE_LIMITS", parse::list);
-    reader.choice("MODERATION");
     reader.given("OTEL_EXPORTER_OTLP_ENDPOINT", parse::text);
 }
 
@@ -125,6 +120,7 @@ fn auth(reader: &mut Reader<'_>, host: &str, clustered: bool) -> Auth {
         leeway,
         dev_auth,
         signing_secret: reader.given("SIGNING_SECRET", parse::key),
+        admin_scope: reader.value("ADMIN_SCOPE", parse::scope),
     }
 }
 
@@ -161,6 +157,10 @@ fn socket(reader: &mut Reader<'_>) -> Socket {
         write_stall: reader.value("SOCKET_STALL_TIMEOUT", parse::interval),
         connection_max_age: reader.value("CONNECTION_MAX_AGE", parse::interval),
         max_connections: reader.value("MAX_CONNECTIONS", parse::number),
+        max_connections_per_user: reader.value("MAX_CONNECTIONS_PER_USER", parse::number),
+        events_per_second_max: reader.value("SOCKET_EVENTS_MAX", parse::number),
+        recovery_window: reader.value("RECOVERY_WINDOW", parse::duration),
+        presence_grace: reader.value("PRESENCE_GRACE", parse::presence_grace),
         command_queue: reader.value("SOCKET_COMMANDS_MAX", parse::positive),
         joined_max: reader.value("JOINED_SESSIONS_MAX", parse::positive),
         default_dialect: reader.choice("DEFAULT_DIALECT").unwrap_or("session").to_owned(),
@@ -171,6 +171,19 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
     Limits {
         content_chars_max: reader.value("CONTENT_MAX", parse::positive).get(),
         attachments_max: reader.value("ATTACHMENTS_MAX", parse::number),
+        members_max: reader.value("MEMBERS_MAX", parse::positive),
+        moderation: match reader.choice("MODERATION") {
+            Some("off") => Moderation::Off,
+            Some("reject") => Moderation::Reject,
+            _ => Moderation::Mask,
+        },
+        rates: Rates {
+            others: Rate {
+                count: reader.value("WS_THROTTLE_LIMIT", parse::count),
+                window: reader.value("WS_THROTTLE_TTL", parse::rate_window),
+            },
+            chosen: reader.given("RATE_LIMITS", parse::rates).unwrap_or_default(),
+        },
     }
 }
 
@@ -217,7 +230,7 @@ fn logging(reader: &mut Reader<'_>) -> Logging {
 /// What must hold between values.
 pub(super) fn check_relations(reader: &mut Reader<'_>, config: &Config) {
     let Config { server, streams, log, .. } = config;
-    let recovery = reader.value("RECOVERY_WINDOW", parse::duration);
+    let recovery = config.socket.recovery_window;
     if server.port != 0 && server.port == server.metrics_port {
         reader.refuse(
             "METRICS_PORT",

@@ -20,6 +20,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::domain::{Moderation, Rates};
+
 pub use agents::{Agent, Agents, OnTakeover, ProviderKind};
 pub use source::{Files, Source};
 pub(crate) use variables::flag_name;
@@ -42,7 +44,7 @@ pub struct Config {
     pub log: SessionLog,
     /// Connections.
     pub socket: Socket,
-    /// What a client's payload may hold.
+    /// What users may do, and how much of it.
     pub limits: Limits,
     /// The LLM APIs.
     pub providers: Providers,
@@ -130,6 +132,8 @@ pub struct Auth {
     pub dev_auth: bool,
     /// For stream tokens; derived from `jwt_secret` where unset.
     pub signing_secret: Option<SecretString>,
+    /// The scope that an operator's token has.
+    pub admin_scope: String,
 }
 
 /// Generations and their text.
@@ -190,6 +194,14 @@ pub struct Socket {
     pub connection_max_age: Duration,
     /// The most connections to this node; 0: no limit.
     pub max_connections: usize,
+    /// The most connections of one user, on all nodes; 0: no limit.
+    pub max_connections_per_user: usize,
+    /// The most events of one socket in a second; 0: no limit.
+    pub events_per_second_max: usize,
+    /// Joining a session again within it is not counted.
+    pub recovery_window: Duration,
+    /// How long a user whose last connection ended still counts as there.
+    pub presence_grace: Duration,
     /// The most commands of one socket that wait to be handled.
     pub command_queue: NonZeroUsize,
     /// The most sessions one socket may have joined.
@@ -198,13 +210,19 @@ pub struct Socket {
     pub default_dialect: String,
 }
 
-/// What a client's payload may hold.
+/// What users may do, and how much of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     /// The most characters of a message.
     pub content_chars_max: usize,
     /// The most attachments of a message.
     pub attachments_max: usize,
+    /// The most members of a session, its owner among them.
+    pub members_max: NonZeroUsize,
+    /// What becomes of profanity in what people write.
+    pub moderation: Moderation,
+    /// How often a user may do what.
+    pub rates: Rates,
 }
 
 /// The LLM APIs.

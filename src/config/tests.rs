@@ -8,6 +8,7 @@ use secrecy::ExposeSecret;
 
 use super::agents::ProviderKind;
 use super::*;
+use crate::domain::{Action, Rate};
 
 const KEY: &str = "a secret of thirty-two bytes, now";
 
@@ -69,6 +70,15 @@ fn an_empty_environment_is_one_node_for_developers() {
     assert_eq!(config.socket.connection_max_age, Duration::from_secs(86_400));
     assert_eq!(config.socket.max_connections, 0);
     assert_eq!((config.limits.content_chars_max, config.limits.attachments_max), (32_000, 10));
+    assert_eq!(config.limits.members_max.get(), 1_000);
+    assert_eq!(config.limits.moderation, Moderation::Mask);
+    assert_eq!(config.limits.rates.others, Rate::per_minute(10));
+    assert_eq!(config.limits.rates.of(Action::Send), Rate::per_minute(30));
+    assert_eq!(config.socket.max_connections_per_user, 20);
+    assert_eq!(config.socket.events_per_second_max, 50);
+    assert_eq!(config.socket.recovery_window, Duration::from_secs(120));
+    assert_eq!(config.socket.presence_grace, Duration::from_secs(3));
+    assert_eq!(config.auth.admin_scope, "tokencast:admin");
     assert_eq!(config.agents.default.as_str(), "assistant");
     assert_eq!(config.agents.agents[0].provider, ProviderKind::Scripted);
     assert_eq!((config.logging.format, config.logging.filter.as_str()), (None, "info"));
@@ -155,6 +165,11 @@ fn all_that_is_wrong_is_said_at_once_each_in_one_line() {
         ("PING_INTERVAL", "0"),
         ("JWT_LEEWAY", "2h"),
         ("SIGNING_SECRET", "short"),
+        ("RATE_LIMITS", "message:send=30/60s,message:sent=1/1s"),
+        ("WS_THROTTLE_TTL", "999"),
+        ("MEMBERS_MAX", "0"),
+        ("PRESENCE_GRACE", "61s"),
+        ("ADMIN_SCOPE", "two words"),
     ]);
     for name in [
         "PORT",
@@ -169,11 +184,16 @@ fn all_that_is_wrong_is_said_at_once_each_in_one_line() {
         "PING_INTERVAL",
         "JWT_LEEWAY",
         "SIGNING_SECRET",
+        "RATE_LIMITS",
+        "WS_THROTTLE_TTL",
+        "MEMBERS_MAX",
+        "PRESENCE_GRACE",
+        "ADMIN_SCOPE",
     ] {
         let lines = all.iter().filter(|line| line.starts_with(&format!("{name}: "))).count();
         assert_eq!(lines, 1, "{name}: {all:#?}");
     }
-    assert_eq!(all.len(), 12, "{all:#?}");
+    assert_eq!(all.len(), 17, "{all:#?}");
     assert!(all.iter().all(|line| !line.contains('\n') && !line.contains("hush")), "{all:#?}");
 }
 
@@ -224,17 +244,45 @@ fn what_does_not_exist_yet_is_refused_by_its_name() {
 fn what_has_no_effect_yet_is_warned_about_unless_it_is_the_default() {
     let quiet = [("JWT_SECRET", KEY), ("MODERATION", "mask"), ("RECOVERY_WINDOW", "120s")];
     assert_eq!(config(&quiet).warnings, Vec::<String>::new());
-    for (name, value) in [
-        ("RATE_LIMITS", "message:send=30/60s"),
-        ("MODERATION", "reject"),
-        ("MAX_CONNECTIONS_PER_USER", "5"),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://h:4317"),
-        ("WS_THROTTLE_LIMIT", "11"),
-        ("ALLOW_CHAT_AUTH", "true"),
-    ] {
+    for (name, value) in
+        [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://h:4317"), ("ALLOW_CHAT_AUTH", "true")]
+    {
         let warnings = config(&[("JWT_SECRET", KEY), (name, value)]).warnings;
         assert_eq!(warnings, [format!("{name}: has no effect in this version")]);
     }
+    let warnings = config(&[("JWT_SECRET", KEY), ("RECOVERY_WINDOW", "1m")]).warnings;
+    assert!(warnings.len() == 1 && warnings[0].starts_with("RECOVERY_WINDOW: "), "{warnings:?}");
+}
+
+#[test]
+fn what_users_may_do_is_chosen() {
+    let config = config(&[
+        ("JWT_SECRET", KEY),
+        ("RATE_LIMITS", "message:send=3/1s,read=0"),
+        ("WS_THROTTLE_LIMIT", "11"),
+        ("WS_THROTTLE_TTL", "2s"),
+        ("MODERATION", "Reject"),
+        ("MAX_CONNECTIONS_PER_USER", "5"),
+        ("MEMBERS_MAX", "2"),
+        ("PRESENCE_GRACE", "0"),
+        ("SOCKET_EVENTS_MAX", "0"),
+        ("ADMIN_SCOPE", "root"),
+        ("CONTENT_MAX", "100"),
+        ("ATTACHMENTS_MAX", "0"),
+    ]);
+    let every = |count, seconds| Rate { count, window: Duration::from_secs(seconds) };
+    let rates = &config.limits.rates;
+    assert_eq!(rates.of(Action::Send), every(3, 1), "chosen");
+    assert_eq!(rates.of(Action::Read).count, 0, "chosen: no limit");
+    assert_eq!(rates.of(Action::Join), every(5, 60), "its own default");
+    assert_eq!(rates.of(Action::Attach), every(11, 2), "that of all others");
+    assert_eq!(config.limits.moderation, Moderation::Reject);
+    assert_eq!((config.limits.content_chars_max, config.limits.attachments_max), (100, 0));
+    assert_eq!((config.limits.members_max.get(), config.socket.max_connections_per_user), (2, 5));
+    assert_eq!(config.socket.presence_grace, Duration::ZERO);
+    assert_eq!(config.socket.events_per_second_max, 0);
+    assert_eq!(config.auth.admin_scope, "root");
+    assert_eq!(config.warnings, Vec::<String>::new());
 }
 
 #[test]

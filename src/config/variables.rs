@@ -60,6 +60,8 @@ pub enum Support {
     Full,
     /// It is checked; a value other than the default is warned about.
     NotYet,
+    /// The same, but part of it works; the text says which part.
+    Partly(&'static str),
     /// Only the default is accepted; the text says what does not exist yet.
     OnlyDefault(&'static str),
     /// Setting it stops the start; the text says what does not exist yet.
@@ -103,7 +105,7 @@ pub(crate) fn flag_name(name: &str) -> String {
 }
 
 use Kind::{Bool, Bytes, Choice, Duration, List, Number, Path, Text, Url};
-use Support::{NotYet, OnlyDefault, Refused};
+use Support::{NotYet, OnlyDefault, Partly, Refused};
 use Unset::{Depends, Is, Nothing};
 
 const NO_ANTHROPIC: Support = Refused("the anthropic provider does not exist in this version");
@@ -139,7 +141,7 @@ pub static VARIABLES: &[Variable] = &[
     variable("AUTH_EXPIRE", Bool, Is("false"), "close a socket when its token ends")
         .support(OnlyDefault("closing sockets when their token ends does not exist in this version")),
     variable("SIGNING_SECRET", Text, Depends("derived from JWT_SECRET"), "key of stream tokens, at least 32 bytes").secret().support(NotYet),
-    variable("ADMIN_SCOPE", Text, Is("tokencast:admin"), "the scope a token needs for /api/admin/*").support(NotYet),
+    variable("ADMIN_SCOPE", Text, Is("tokencast:admin"), "the scope a token needs for /api/admin/*"),
 
     variable("AGENTS_FILE", Path, Nothing, "agents, as TOML; unset is one agent for the provider whose key is set, else scripted"),
     variable("ANTHROPIC_API_KEY", Text, Nothing, "key of the anthropic provider").secret().support(NO_ANTHROPIC),
@@ -172,17 +174,21 @@ pub static VARIABLES: &[Variable] = &[
     variable("JOINED_SESSIONS_MAX", Number, Is("100"), "sessions that one socket may have joined"),
     variable("CONNECTION_MAX_AGE", Duration, Is("24h"), "a connection is closed after this long, and clients come back by themselves"),
     variable("MAX_CONNECTIONS", Number, Is("0"), "connections to this node; 0 for no limit"),
-    variable("MAX_CONNECTIONS_PER_USER", Number, Is("20"), "connections of one user").support(NotYet),
-    variable("RECOVERY_WINDOW", Duration, Is("2m"), "how long a lost connection can be recovered").support(NotYet),
+    variable("MAX_CONNECTIONS_PER_USER", Number, Is("20"), "connections of one user, on all nodes; 0 for no limit"),
+    variable("SOCKET_EVENTS_MAX", Number, Is("50"), "events of one socket in a second; 0 for no limit"),
+    variable("PRESENCE_GRACE", Duration, Is("3s"), "how long a user whose last connection ended still counts as there"),
+    variable("RECOVERY_WINDOW", Duration, Is("2m"), "how long a lost connection can be recovered, and a session joined again without being counted")
+        .support(Partly("connections are not recovered in this version; joining again within it is not counted")),
     variable("EIO3", Bool, Is("false"), "admit socket.io-client 2.x")
         .support(OnlyDefault("Engine.IO 3 does not exist in this version")),
 
     variable("CONTENT_MAX", Number, Is("32000"), "characters of a message"),
     variable("ATTACHMENTS_MAX", Number, Is("10"), "attachments of a message"),
-    variable("WS_THROTTLE_TTL", Duration, Is("60000"), "window of the default rate limit").support(NotYet),
-    variable("WS_THROTTLE_LIMIT", Number, Is("10"), "events of one name in it").support(NotYet),
-    variable("RATE_LIMITS", List, Nothing, "rate limits by event: message:send=30/60s,…").support(NotYet),
-    variable("MODERATION", Choice(&["mask", "reject", "off"]), Is("mask"), "what happens to refused words").support(NotYet),
+    variable("MEMBERS_MAX", Number, Is("1000"), "members of a session, its owner among them"),
+    variable("WS_THROTTLE_TTL", Duration, Is("60000"), "window of the default rate limit"),
+    variable("WS_THROTTLE_LIMIT", Number, Is("10"), "requests of one name in it, by one user; 0 for no limit"),
+    variable("RATE_LIMITS", List, Nothing, "rate limits by name: message:send=30/60s,…; a bare 0 for no limit"),
+    variable("MODERATION", Choice(&["mask", "reject", "off"]), Is("mask"), "what becomes of profanity in what people write"),
 
     variable("LOG_FORMAT", Choice(&["text", "json"]), Depends("text on a terminal, else json"), "how log lines are written"),
     variable("RUST_LOG", Text, Is("info"), "what is logged: level, or target=level,…"),

@@ -5,8 +5,8 @@ use std::str::FromStr;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::domain::Error;
 use crate::domain::ids::InvalidId;
+use crate::domain::{Error, MessageId};
 
 /// A JSON object whose fields are taken out by name.
 pub(super) struct Fields(Map<String, Value>);
@@ -25,7 +25,7 @@ impl Fields {
     }
 
     /// A field that may be missing or null.
-    fn value(&mut self, name: &str) -> Option<Value> {
+    pub(super) fn value(&mut self, name: &str) -> Option<Value> {
         self.0.remove(name).filter(|value| !value.is_null())
     }
 
@@ -42,6 +42,29 @@ impl Fields {
 
     pub(super) fn text(&mut self, name: &str) -> Result<String, Error> {
         self.optional_text(name)?.ok_or_else(|| Error::invalid(format!("{name} is missing")))
+    }
+
+    /// A text of at least one and at most so many bytes.
+    pub(super) fn optional_short_text(
+        &mut self,
+        name: &str,
+        bytes_max: usize,
+    ) -> Result<Option<String>, Error> {
+        let text = self.optional_text(name)?;
+        if text.as_ref().is_some_and(|text| text.is_empty() || text.len() > bytes_max) {
+            return Err(Error::invalid(format!("{name} must have 1 to {bytes_max} bytes")));
+        }
+        Ok(text)
+    }
+
+    /// A message's id. One that is no id of ours is one that does not exist.
+    pub(super) fn message(&mut self, name: &str) -> Result<MessageId, Error> {
+        self.optional_message(name)?.ok_or_else(|| Error::invalid(format!("{name} is missing")))
+    }
+
+    pub(super) fn optional_message(&mut self, name: &str) -> Result<Option<MessageId>, Error> {
+        let Some(text) = self.optional_text(name)? else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| Error::not_found("message"))
     }
 
     /// A string that an id is made of.

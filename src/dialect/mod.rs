@@ -5,6 +5,8 @@
 //! new one is one file and one line in [`Dialects::new`].
 
 mod fields;
+mod ids;
+pub mod payload;
 mod session;
 pub mod wire;
 
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
+pub use self::ids::Ids;
 use crate::domain::{
     Command, Error, Event, GenerationId, MessageId, PresenceChange, Reply, SessionId, Signal,
 };
@@ -101,6 +104,17 @@ pub struct Greeting<'a> {
     pub recovered: bool,
 }
 
+/// Why a command was not carried out, as its client is told.
+#[derive(Debug, Clone, Copy)]
+pub struct Refusal<'a> {
+    /// What the client called it.
+    pub event: &'a str,
+    /// Why.
+    pub error: &'a Error,
+    /// What it was about.
+    pub ids: &'a Ids,
+}
+
 /// A command's answer in a dialect's words.
 #[derive(Debug)]
 pub struct Answer {
@@ -144,9 +158,8 @@ pub trait Dialect: Send + Sync {
     /// The first event on a new connection, where the dialect has one.
     fn greet(&self, greeting: Greeting<'_>) -> Option<Frame>;
 
-    /// The error event for a command that carried no acknowledgement. `event` is what the client
-    /// called it.
-    fn error(&self, event: &str, error: &Error) -> Frame;
+    /// The error event for a command that carried no acknowledgement.
+    fn error(&self, refusal: &Refusal<'_>) -> Frame;
 
     /// Says that the node is about to close the connection.
     fn shutdown(&self, reconnect_in: std::time::Duration) -> Frame;
@@ -200,6 +213,13 @@ impl Dialects {
     /// The events that any of them sends.
     pub fn shown(&self) -> Vec<&'static str> {
         self.all.iter().flat_map(|dialect| dialect.shown()).copied().collect()
+    }
+}
+
+impl From<Vec<Arc<dyn Dialect>>> for Dialects {
+    /// These, in this order.
+    fn from(all: Vec<Arc<dyn Dialect>>) -> Self {
+        Self { all: all.into() }
     }
 }
 

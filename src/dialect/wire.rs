@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::{Ids, Refusal};
 use crate::domain::{
     Attachment, Author, Error, Membership, Message, Reaction, Session, Usage, UserId, Visibility,
 };
@@ -167,6 +168,8 @@ pub struct ErrorJson<'a> {
     event: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
+    #[serde(flatten)]
+    ids: Option<&'a Ids>,
 }
 
 impl<'a> ErrorJson<'a> {
@@ -180,16 +183,23 @@ impl<'a> ErrorJson<'a> {
             retry_after_ms: error
                 .retry_after
                 .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
+            ids: None,
         }
     }
 }
 
+impl<'a> From<&Refusal<'a>> for ErrorJson<'a> {
+    fn from(refusal: &Refusal<'a>) -> Self {
+        Self { ids: Some(refusal.ids), ..Self::new(refusal.error, Some(refusal.event)) }
+    }
+}
+
 /// `{ "ok": false, "error": E }`, the acknowledgement of a command that failed, in every dialect.
-pub fn failed(event: &str, error: &Error) -> Box<serde_json::value::RawValue> {
+pub fn failed(refusal: &Refusal<'_>) -> Box<serde_json::value::RawValue> {
     #[derive(Serialize)]
     struct Failed<'a> {
         ok: bool,
         error: ErrorJson<'a>,
     }
-    super::raw(&Failed { ok: false, error: ErrorJson::new(error, Some(event)) })
+    super::raw(&Failed { ok: false, error: refusal.into() })
 }

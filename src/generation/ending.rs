@@ -8,6 +8,7 @@ use tokio::time::sleep;
 use super::{FINISH_WITHIN, PAUSE, Shared};
 use crate::adapter::AdapterError;
 use crate::domain::{Error, ErrorCode, Generation, Outcome, Usage};
+use crate::outbox::DeliverError;
 use crate::store::{Finish, Finished, StoreError};
 
 /// A node that has given no heartbeat for this long is dead.
@@ -22,6 +23,8 @@ enum OrphanError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Adapter(#[from] AdapterError),
+    #[error(transparent)]
+    Deliver(#[from] DeliverError),
 }
 
 /// Ends what dead nodes left unfinished: failed, with the text that the log has. Nothing is typing

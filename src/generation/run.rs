@@ -11,12 +11,12 @@ use super::ending::{metadata, store_end};
 use super::meter::Meter;
 use super::writer::{Joining, LATE, Settled, Writer};
 use super::{PAUSE, Shared, Stop, Voice};
-use crate::adapter::AdapterError;
 use crate::domain::{
     Author, Error, ErrorCode, Event, EventKind, Generation, Message, Outcome, Position, StopReason,
     Timestamp, Usage,
 };
 use crate::llm::{Delta, Deltas, ProviderError, Request, Speaker, Turn};
+use crate::outbox::DeliverError;
 use crate::store::{Finish, Finished, Outgoing, StoreError};
 
 /// How long the end waits for the log to have the whole text; after it the stored answer brings
@@ -127,7 +127,7 @@ impl Attempt<'_> {
             for outgoing in announce {
                 outbox.deliver(outgoing).await?;
             }
-            Ok::<_, AdapterError>(())
+            Ok::<_, DeliverError>(())
         };
         matches!(timeout(LATE, deliver).await, Ok(Ok(())))
     }
@@ -344,9 +344,10 @@ async fn opened(opening: &mut Option<BoxFuture<'static, ()>>) {
 }
 
 /// Appends until it is done.
-async fn until_appended<F>(append: impl Fn() -> F)
+async fn until_appended<F, E>(append: impl Fn() -> F)
 where
-    F: Future<Output = Result<Position, AdapterError>>,
+    F: Future<Output = Result<Position, E>>,
+    E: std::fmt::Display,
 {
     let mut pause = PAUSE.0;
     while let Err(error) = append().await {

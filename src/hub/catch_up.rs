@@ -1,6 +1,7 @@
 //! What a member that stayed behind is owed, and bringing it there.
 
 use super::members::Behind;
+use super::show::is_shown;
 use super::tail::{Recent, TailState};
 use super::{Offer, ReaderId};
 use crate::dialect::{Dialect, Dialects, Frame, Shown, TextShown};
@@ -91,7 +92,9 @@ fn owed_event(
             metrics::handles().coalesced_chunks.increment(1);
         }
     }
-    frames.extend(dialect.encode(session, Shown::Event { event, seq: recent.seq }));
+    if is_shown(&event.kind) {
+        frames.extend(dialect.encode(session, Shown::Event { event, seq: recent.seq }));
+    }
     frames
 }
 

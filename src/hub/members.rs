@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::tail::Running;
-use super::{Offer, Reader, ReaderId};
+use super::{Offer, Reader, ReaderId, Standing};
 use crate::dialect::{Dialects, Frame, Shown};
-use crate::domain::{GenerationId, MessageId, SessionId, UserId};
+use crate::domain::{GenerationId, MessageId, Revoked, SessionId, UserId};
 
 /// Where a member stands that was not given everything: how many of the tail's events, and how
 /// much of each running text.
@@ -69,10 +69,11 @@ impl Behind {
 
 struct Member {
     reader: Arc<dyn Reader>,
+    standing: Standing,
     /// `None`: live, it has everything.
     behind: Option<Behind>,
     /// Messages that it was given from the store, before the log had them: what is still to come
-    /// about these is not for it. At most a page of them.
+    /// and brings these is not for it; what changes them is. At most a page of them.
     known: HashSet<MessageId>,
 }
 
@@ -85,11 +86,14 @@ impl Members {
         self.0.is_empty()
     }
 
-    /// Adds a reader; one that is a member already stays as it is.
-    pub(super) fn add(&mut self, reader: Arc<dyn Reader>, behind: Behind) {
-        if self.index(reader.id()).is_none() {
-            self.0.push(Member { reader, behind: Some(behind), known: HashSet::new() });
+    /// Adds a reader; one that is a member already keeps its place, with its new standing.
+    pub(super) fn add(&mut self, reader: Arc<dyn Reader>, standing: Standing, behind: Behind) {
+        if let Some(index) = self.index(reader.id()) {
+            self.0[index].standing = standing;
+            return;
         }
+        let behind = Some(behind);
+        self.0.push(Member { reader, standing, behind, known: HashSet::new() });
     }
 
     pub(super) fn remove(&mut self, reader: ReaderId) -> bool {
@@ -98,6 +102,27 @@ impl Members {
             self.0.swap_remove(index);
         }
         found.is_some()
+    }
+
+    /// Removes those whose access was revoked, wherever they stand, and tells each.
+    pub(super) fn revoke(&mut self, session: &SessionId, revoked: &Revoked) {
+        self.0.retain(|member| {
+            let stays = match revoked {
+                Revoked::User(user) => member.reader.user() != user,
+                Revoked::Guests => member.standing != Standing::Guest,
+                Revoked::Everyone => false,
+            };
+            if !stays {
+                member.reader.revoke(session);
+            }
+            stays
+        });
+    }
+
+    /// The readers that were let through, wherever they stand.
+    pub(super) fn admitted(&self) -> impl Iterator<Item = &Arc<dyn Reader>> {
+        let is_held = |member: &Member| member.behind.as_ref().is_some_and(|behind| behind.held);
+        self.0.iter().filter(move |member| !is_held(member)).map(|member| &member.reader)
     }
 
     /// Lets a held member be offered what it is owed; from now on it is not shown the messages it

@@ -10,7 +10,10 @@
 mod catch_up;
 mod members;
 mod refill;
+mod roster;
+mod show;
 mod tail;
+mod typing;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
@@ -24,6 +27,7 @@ use crate::domain::{
 use crate::lifecycle::Tasks;
 
 use members::Behind;
+use roster::Roster;
 use tail::{Gate, Tail};
 
 /// One reader's number on this node, never used twice.
@@ -57,10 +61,12 @@ pub trait Reader: Send + Sync {
     /// Closes it, because it fell behind what is kept; its client comes back and reads on from
     /// what is stored.
     fn close(&self);
-    /// It may not see the session any more, and has been taken out of it: tells its client, and
-    /// lets its owner know.
+    /// It may not see the session any more, and has been taken out of it, so that nothing more of
+    /// it follows: tells its client, however much is not written yet, and lets its owner know.
+    /// Once for each membership that is ended so.
     fn revoke(&self, session: &SessionId);
-    /// Ends its connection for good: an operator said so.
+    /// Ends its connection for good: an operator said so. May come twice, and for one that is
+    /// closed already. Not called under a lock.
     fn disconnect(&self);
 }
 
@@ -109,6 +115,7 @@ struct Shared {
     options: HubOptions,
     tasks: Tasks,
     tails: RwLock<HashMap<SessionId, Arc<Tail>>>,
+    roster: Roster,
     dirty: tokio::sync::Notify,
     own: Weak<Shared>,
 }
@@ -128,12 +135,18 @@ impl Hub {
             options,
             tasks: tasks.clone(),
             tails: RwLock::default(),
+            roster: Roster::default(),
             dirty: tokio::sync::Notify::new(),
         });
         let stop = tasks.stopping().clone();
         let watched = Arc::downgrade(&shared);
         tasks.spawn(async move {
             stop.run_until_cancelled(refill::watch_over(watched)).await;
+        });
+        let stop = tasks.stopping().clone();
+        let watched = Arc::downgrade(&shared);
+        tasks.spawn(async move {
+            stop.run_until_cancelled(typing::watch_over(watched)).await;
         });
         Self { shared }
     }
@@ -144,22 +157,29 @@ impl Hub {
         Arc::downgrade(&feed)
     }
 
-    /// A reader is here from now on, whatever it joins: its user's presence and an operator's word
-    /// reach it.
-    pub fn arrive(&self, _reader: Arc<dyn Reader>) {}
+    /// A reader is here from now on, whatever it joins: an operator's word reaches it. Until
+    /// [`Hub::depart`].
+    pub fn arrive(&self, reader: Arc<dyn Reader>) {
+        self.shared.roster.arrive(reader);
+    }
 
     /// A reader is gone. Its memberships are ended one by one, by [`Hub::leave`].
-    pub fn depart(&self, _reader: ReaderId) {}
+    pub fn depart(&self, reader: ReaderId) {
+        self.shared.roster.depart(reader);
+    }
 
     /// Ends every connection that a user has here. How many there were.
-    pub fn disconnect(&self, _user: &UserId) -> usize {
-        0
+    pub fn disconnect(&self, user: &UserId) -> usize {
+        self.shared.roster.disconnect(user)
     }
 
     /// Makes a reader a member of a session, standing at its present end; of the running answers
     /// it is owed the text from the offsets in `texts` (UTF-16) on, else from the start. Nothing
     /// is offered to it before [`Hub::go_live`], and nothing in between is missed. A reader that
-    /// is a member stays as it is.
+    /// is a member keeps its place, with the new standing.
+    ///
+    /// A revocation that was applied before does not concern it: where it may have come after
+    /// access was looked up, access has to be looked up again once this has answered.
     ///
     /// # Errors
     /// Where the session cannot be heard.
@@ -170,7 +190,7 @@ impl Hub {
         &self,
         session: &SessionId,
         reader: Arc<dyn Reader>,
-        _standing: Standing,
+        standing: Standing,
         texts: &[(GenerationId, u64)],
     ) -> Result<Vec<ActiveGeneration>, AdapterError> {
         loop {
@@ -186,13 +206,14 @@ impl Hub {
             }
             let mut state = tail.state();
             let behind = Behind::new(state.applied(), &state.running, texts);
-            state.members.add(reader, behind);
+            state.members.add(reader, standing, behind);
             return Ok(state.active());
         }
     }
 
-    /// Offers a member what it is owed and lets it go on live. Nothing about the messages in
-    /// `known` is offered: it was given them from the store since it joined.
+    /// Offers a member what it is owed and lets it go on live. What brings the messages in `known`
+    /// is not offered, since it was given them from the store after it joined; what changes them
+    /// is.
     pub fn go_live(&self, session: &SessionId, reader: ReaderId, known: HashSet<MessageId>) {
         let Some(tail) = self.shared.watched(session) else { return };
         let mut state = tail.state();
@@ -236,6 +257,10 @@ impl Shared {
         tails.entry(session.clone()).or_insert_with(fresh).clone()
     }
 
+    fn all_tails(&self) -> Vec<Arc<Tail>> {
+        self.tails.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
     fn watched(&self, session: &SessionId) -> Option<Arc<Tail>> {
         self.tails.read().unwrap_or_else(PoisonError::into_inner).get(session).cloned()
     }
@@ -271,8 +296,13 @@ impl Feed for Shared {
         tail.state().show_signal(&self.dialects, &signal);
     }
 
-    fn news(&self, _news: News) {
-        todo!()
+    fn news(&self, news: News) {
+        match news {
+            News::Disconnect { user } => {
+                self.roster.disconnect(&user);
+            }
+            News::Presence { change, sessions } => self.show_presence(&change, &sessions),
+        }
     }
 
     fn dirty(&self) {

@@ -109,10 +109,7 @@ pub(super) async fn watch_over(watched: Weak<Shared>) {
             () = shared.dirty.notified() => owed = true,
             _ = idle.tick() => {}
         }
-        let tails: Vec<Arc<Tail>> = {
-            let tails = shared.tails.read().unwrap_or_else(PoisonError::into_inner);
-            tails.values().cloned().collect()
-        };
+        let tails = shared.all_tails();
         // While Redis is away each try would only wait for its timeout. What is owed stays owed.
         let due = owed || compared.elapsed() >= shared.options.compare_every;
         if due && shared.adapter.is_up() {

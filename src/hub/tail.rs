@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::HubOptions;
-use super::members::{Behind, Members};
-use crate::dialect::{Dialects, Shown, TextShown};
+use super::members::Members;
+use super::typing::Typing;
+use crate::dialect::Dialects;
 use crate::domain::{
-    ActiveGeneration, AgentId, Chunk, Event, EventId, EventKind, GenerationId, Message, MessageId,
-    Position, SessionId, Signal, Text, Timestamp,
+    ActiveGeneration, AgentId, Chunk, Event, EventId, EventKind, GenerationId, MessageId, Position,
+    SessionId, Text, Timestamp,
 };
 use crate::telemetry::metrics;
 
@@ -48,6 +49,7 @@ impl Tail {
             running: Vec::new(),
             strangers: VecDeque::new(),
             members: Members::default(),
+            typing: Typing::default(),
             empty_since: Some(Instant::now()),
         };
         Self { session, gate: tokio::sync::Mutex::new(Gate::New), state: Mutex::new(state) }
@@ -102,13 +104,14 @@ pub(super) struct TailState {
     /// Counts the events applied by this tail, whatever their epoch.
     pub applied: u64,
     pub recent: VecDeque<Recent>,
-    recent_max: usize,
+    pub recent_max: usize,
     /// The ids of `recent`: an event that is appended twice is shown once.
-    seen: HashSet<EventId>,
+    pub seen: HashSet<EventId>,
     pub running: Vec<Running>,
     /// Answers whose start the log no longer holds.
-    strangers: VecDeque<GenerationId>,
+    pub strangers: VecDeque<GenerationId>,
     pub members: Members,
+    pub typing: Typing,
     empty_since: Option<Instant>,
 }
 
@@ -148,13 +151,15 @@ impl TailState {
         position: Position,
         event: Arc<Event>,
     ) -> bool {
-        if !self.live {
-            self.hold(Item::Event(position, event));
-            return false;
-        }
-        let gap = self.apply_event(dialects, position, &event) == Applied::Gap;
+        let gap = self.live && self.apply_event(dialects, position, &event) == Applied::Gap;
         if gap {
             self.live = false;
+        }
+        if !self.live {
+            // What is missing may be long in coming, and nobody keeps their access that long.
+            if matches!(event.kind, EventKind::AccessRevoked(_)) {
+                self.show_unlogged(dialects, &event);
+            }
             self.hold(Item::Event(position, event));
         }
         gap
@@ -245,31 +250,6 @@ impl TailState {
         Applied::Yes
     }
 
-    /// Appends to a running text and shows it.
-    fn grow(&mut self, dialects: &Dialects, at: usize, delta: &str, seq: u64, tokens: u64) {
-        let running = &mut self.running[at];
-        let (generation, attempt) = (running.generation, running.attempt);
-        let (before, utf16_offset) = (running.text.len(), running.text.utf16_len());
-        running.text.push(delta);
-        running.seq = seq.max(running.seq + 1);
-        running.tokens = tokens;
-        let running = &self.running[at];
-        let shown = Shown::Text(TextShown {
-            generation,
-            message: running.message,
-            seq: running.seq,
-            utf16_offset,
-            delta,
-            so_far: running.text.as_str(),
-            tokens: running.tokens,
-        });
-        self.members.hand(dialects, &self.session, shown, None, || {
-            let mut behind = Behind::at(self.applied, &self.running);
-            behind.set_text(generation, attempt, before);
-            Some(behind)
-        });
-    }
-
     /// Applies text that was read rather than heard: its number and token count are not known, so
     /// the next number is taken, and eight bytes count as a token until the next chunk tells.
     pub(super) fn apply_text(
@@ -336,107 +316,6 @@ impl TailState {
     /// What does not follow is passed over: it comes again, from the log.
     pub(super) fn show_ahead(&mut self, dialects: &Dialects, chunk: &Chunk) {
         let _ = self.apply_chunk(dialects, chunk);
-    }
-
-    fn show_event(&mut self, dialects: &Dialects, event: &Arc<Event>) {
-        let generation = event.kind.generation();
-        let at = self.running.iter().position(|r| Some(r.generation) == generation);
-        // The end of an answer brings all of its text: what is missing is shown before it.
-        if let (Some(at), Some(answer)) = (at, event.kind.answer()) {
-            let known = usize::try_from(self.running[at].text.len()).unwrap_or(usize::MAX);
-            if let Some(rest) = answer.content.get(known..).filter(|rest| !rest.is_empty()) {
-                self.grow(dialects, at, rest, 0, answer.tokens.unwrap_or(0));
-            }
-        }
-        if let (None, Some(generation), Some(answer)) = (at, generation, event.kind.answer()) {
-            self.show_whole(dialects, generation, answer);
-        }
-        let seq = at.map_or(2, |at| self.running[at].seq + 1);
-        let shown = Shown::Event { event, seq };
-        let whole = (at.is_none()).then(|| event.kind.answer().zip(generation)).flatten();
-        self.members.hand(dialects, &self.session, shown, None, || {
-            let mut behind = Behind::at(self.applied, &self.running);
-            if let Some((answer, generation)) = whole {
-                // Its text was taken just before.
-                behind.set_text(generation, 0, answer.content.len() as u64);
-            }
-            Some(behind)
-        });
-        self.note(event, at);
-        self.applied += 1;
-        self.recent.push_back(Recent { event: event.clone(), seq });
-        while self.recent.len() > self.recent_max {
-            if let Some(oldest) = self.recent.pop_front() {
-                self.seen.remove(&oldest.event.id);
-            }
-        }
-    }
-
-    /// Shows the text of an answer whose start and text never reached the log, because Redis was
-    /// away for as long as it was written.
-    fn show_whole(&mut self, dialects: &Dialects, generation: GenerationId, answer: &Message) {
-        if answer.content.is_empty() {
-            return;
-        }
-        let shown = Shown::Text(TextShown {
-            generation,
-            message: answer.id,
-            seq: 1,
-            utf16_offset: 0,
-            delta: &answer.content,
-            so_far: &answer.content,
-            tokens: answer.tokens.unwrap_or(0),
-        });
-        self.members.hand(dialects, &self.session, shown, None, || {
-            Some(Behind::at(self.applied, &self.running))
-        });
-    }
-
-    /// What an event changes about the running answers.
-    fn note(&mut self, event: &Event, at: Option<usize>) {
-        match &event.kind {
-            EventKind::GenerationStarted { generation, message, agent, attempt }
-            | EventKind::GenerationReset { generation, message, agent, attempt, .. } => {
-                let running = Running {
-                    generation: *generation,
-                    message: *message,
-                    agent: agent.clone(),
-                    attempt: *attempt,
-                    text: Text::default(),
-                    seq: at.map_or(0, |at| self.running[at].seq),
-                    tokens: 0,
-                };
-                self.strangers.retain(|stranger| stranger != generation);
-                match at {
-                    Some(at) => self.running[at] = running,
-                    None => self.running.push(running),
-                }
-            }
-            EventKind::GenerationResumed { generation, message, agent, attempt, .. } => match at {
-                Some(at) => self.running[at].attempt = *attempt,
-                None => self.running.push(Running {
-                    generation: *generation,
-                    message: *message,
-                    agent: agent.clone(),
-                    attempt: *attempt,
-                    text: Text::default(),
-                    seq: 0,
-                    tokens: 0,
-                }),
-            },
-            kind if kind.answer().is_some() => {
-                if let Some(at) = at {
-                    self.running.remove(at);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    pub(super) fn show_signal(&mut self, dialects: &Dialects, signal: &Signal) {
-        // Whoever does not take it misses it, and stays live.
-        let except = Some(signal.user());
-        self.members.hand(dialects, &self.session, Shown::Signal(signal), except, || None);
     }
 
     /// Whether nobody has been a member for `linger`. Looks, and remembers since when.

@@ -1,17 +1,19 @@
 //! Whether a socket is let in, decided before CONNECT is sent.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
 
-use super::{Edge, socket};
+use super::line::Line;
+use super::{CLOSED_WITHIN, Edge, socket};
 use crate::auth::{Claims, Refused, find_token};
-use crate::chat::Caller;
+use crate::chat::{Attendance, Caller};
 use crate::dialect::DialectIndex;
 use crate::domain::ErrorCode;
-use crate::net::connect_error;
+use crate::net::{Outbound, connect_error};
 use crate::telemetry::metrics;
 
 /// Why a socket is not let in; its text is the client's `err.message`.
@@ -23,6 +25,10 @@ pub(super) enum NotAdmitted {
     UnknownDialect,
     #[error("Too many connections")]
     TooMany,
+    /// Whether it may be let in is not known now. Stock clients do not try again after a refusal,
+    /// so they are not told: what carries them is closed, and they come back.
+    #[error("Try again later")]
+    Unavailable,
 }
 
 impl NotAdmitted {
@@ -36,7 +42,7 @@ impl NotAdmitted {
         match self {
             Self::Refused(_) => ErrorCode::Auth,
             Self::UnknownDialect => ErrorCode::Invalid,
-            Self::TooMany => ErrorCode::Overloaded,
+            Self::TooMany | Self::Unavailable => ErrorCode::Overloaded,
         }
     }
 
@@ -45,6 +51,7 @@ impl NotAdmitted {
             Self::Refused(refused) => refused.reason(),
             Self::UnknownDialect => "unknown_dialect",
             Self::TooMany => "too_many",
+            Self::Unavailable => "unavailable",
         }
     }
 }
@@ -55,20 +62,41 @@ pub(super) async fn admit(
     socket: &SocketRef,
     auth: Option<Value>,
 ) -> Result<(), NotAdmitted> {
-    let admitted = decide(edge, socket, auth.as_ref());
-    match admitted {
-        Ok((claims, dialect)) => {
-            let caller = Caller { user: claims.user, name: claims.name };
-            let Ok(attendance) = edge.chat.admit(&caller).await else {
-                return Err(NotAdmitted::TooMany);
-            };
-            socket::seat(edge, socket, caller, attendance, dialect);
+    let outbound = socket
+        .req_parts()
+        .extensions
+        .get::<Arc<Outbound>>()
+        .cloned()
+        .expect("the transport layer stands before socketioxide and gives every session one");
+    match attend(edge, socket, auth.as_ref()).await {
+        Ok((caller, attendance, dialect)) => {
+            let line = Line { edge: edge.clone(), outbound, dialect };
+            socket::seat(socket, line, caller, attendance);
             Ok(())
         }
         Err(refused) => {
             metrics::connect_errors(refused.reason()).increment(1);
+            if matches!(refused, NotAdmitted::Unavailable) {
+                outbound.close_transport();
+                // A refusal would still go out in answer to a poll that waits.
+                tokio::time::sleep(CLOSED_WITHIN).await;
+            }
             Err(refused)
         }
+    }
+}
+
+async fn attend(
+    edge: &Edge,
+    socket: &SocketRef,
+    auth: Option<&Value>,
+) -> Result<(Caller, Attendance, DialectIndex), NotAdmitted> {
+    let (claims, dialect) = decide(edge, socket, auth)?;
+    let caller = Caller { user: claims.user, name: claims.name };
+    match edge.chat.admit(&caller).await {
+        Ok(attendance) => Ok((caller, attendance, dialect)),
+        Err(error) if error.code == ErrorCode::Overloaded => Err(NotAdmitted::TooMany),
+        Err(_) => Err(NotAdmitted::Unavailable),
     }
 }
 
@@ -101,24 +129,33 @@ fn dialect(
 ) -> Result<DialectIndex, NotAdmitted> {
     let in_auth = auth.and_then(|auth| auth.get("dialect")).filter(|named| !named.is_null());
     let name = match in_auth {
-        Some(named) => Some(named.as_str().ok_or(NotAdmitted::UnknownDialect)?),
-        None => socket
-            .req_parts()
-            .uri
-            .query()
-            .into_iter()
-            .flat_map(|query| query.split('&'))
-            .find_map(|pair| pair.strip_prefix("dialect=")),
+        Some(named) => Some(named.as_str().ok_or(NotAdmitted::UnknownDialect)?.into()),
+        None => in_query(socket.req_parts().uri.query().unwrap_or_default()),
     };
     match name {
-        Some(name) => edge.dialects.by_name(name).ok_or(NotAdmitted::UnknownDialect),
+        Some(name) => edge.dialects.by_name(&name).ok_or(NotAdmitted::UnknownDialect),
         None => Ok(edge.options.default_dialect),
     }
+}
+
+fn in_query(query: &str) -> Option<Cow<'_, str>> {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    pairs.find(|(name, _)| name == "dialect").map(|(_, value)| value)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_dialect_in_the_query_is_percent_decoded() {
+        assert_eq!(in_query("EIO=4&dialect=se%73sion&t=x").as_deref(), Some("session"));
+        assert_eq!(in_query("%64ialect=a+b").as_deref(), Some("a b"));
+        assert_eq!(in_query("dialect=a&dialect=b").as_deref(), Some("a"));
+        assert_eq!(in_query("dialect").as_deref(), Some(""));
+        assert_eq!(in_query("mydialect=a&x=dialect=b"), None);
+        assert_eq!(in_query(""), None);
+    }
 
     #[test]
     fn a_refused_client_is_told_code_and_reason() {

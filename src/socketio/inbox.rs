@@ -1,6 +1,7 @@
 //! From socketioxide's reading path into a socket's queue, in order.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 use socketioxide::adapter::Adapter;
@@ -10,7 +11,16 @@ use socketioxide::socket::Socket;
 use socketioxide_core::Value;
 use tokio::sync::mpsc;
 
+use super::flood::Flood;
+use crate::dialect::Ids;
 use crate::domain::{Error, ErrorCode};
+
+/// What a client is told to wait whose events are not carried out as fast as they come.
+const QUEUE_FULL_WAIT: Duration = Duration::from_secs(1);
+/// Clients are told whole milliseconds, and never to try again at once.
+const RETRY_AFTER_MIN: Duration = Duration::from_millis(1);
+/// The ids of a longer event are not looked for where it is refused unread.
+const SKIMMED_BYTES_MAX: usize = 4 * 1024;
 
 /// An event that waits to be carried out.
 pub(super) struct Packet<A: Adapter> {
@@ -31,6 +41,23 @@ impl<A: Adapter> Packet<A> {
         let binary = attachments.as_ref().is_some_and(|attachments| !attachments.is_empty());
         Ok((name, if binary { Err(binary_refused()) } else { Ok(args) }))
     }
+
+    /// The ids that it names.
+    pub(super) fn ids(&self) -> Ids {
+        self.read().and_then(|(_, args)| args).map(|args| Ids::of(&args)).unwrap_or_default()
+    }
+
+    /// The event's name and ids as far as they are to be had without reading much; for an event
+    /// that is not carried out.
+    pub(super) fn skim(&self) -> (String, Ids) {
+        let Value::Str(text, _) = &self.value else { return Default::default() };
+        if text.len() <= SKIMMED_BYTES_MAX {
+            return (self.read().map(|(name, _)| name).unwrap_or_default(), self.ids());
+        }
+        let first = text.trim_start().strip_prefix('[').unwrap_or_default();
+        let name = serde_json::Deserializer::from_str(first).into_iter::<String>().next();
+        (name.and_then(Result::ok).unwrap_or_default(), Ids::default())
+    }
 }
 
 fn binary_refused() -> Error {
@@ -41,7 +68,8 @@ fn binary_refused() -> Error {
 /// nothing is spawned and nothing overtakes.
 pub(super) struct Inbox<A: Adapter, F> {
     pub queue: mpsc::Sender<Packet<A>>,
-    /// Answers an event that finds the queue full.
+    pub flood: Mutex<Flood>,
+    /// Answers an event that is one too many.
     pub refuse: F,
 }
 
@@ -51,17 +79,25 @@ pub(super) enum InOrder {}
 impl<A, F> MessageHandler<A, InOrder> for Inbox<A, F>
 where
     A: Adapter,
-    F: Fn(Packet<A>, Error) + Send + Sync + 'static,
+    F: Fn(&Socket<A>, Packet<A>, Error) + Send + Sync + 'static,
 {
     fn call(&self, socket: Arc<Socket<A>>, mut value: Value, ack_id: Option<i64>) {
         let ack =
             ack_id.and_then(|_| AckSender::from_message_parts(&socket, &mut value, &ack_id).ok());
         let packet = Packet { value, ack };
-        // Closed: the socket is gone, and so is whoever waits for an answer.
-        if let Err(mpsc::error::TrySendError::Full(packet)) = self.queue.try_send(packet) {
+        let taken = self.flood.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
+        let refused = match taken {
+            Err(wait) => Some((packet, wait)),
+            Ok(()) => match self.queue.try_send(packet) {
+                Err(mpsc::error::TrySendError::Full(packet)) => Some((packet, QUEUE_FULL_WAIT)),
+                // Closed: the socket is gone, and so is whoever waits for an answer.
+                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => None,
+            },
+        };
+        if let Some((packet, wait)) = refused {
             let error = Error::new(ErrorCode::RateLimit, "Too many events at once")
-                .retry_after(std::time::Duration::from_secs(1));
-            (self.refuse)(packet, error);
+                .retry_after(wait.max(RETRY_AFTER_MIN));
+            (self.refuse)(&socket, packet, error);
         }
     }
 }

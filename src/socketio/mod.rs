@@ -7,8 +7,10 @@
 //!
 //! It knows Socket.IO and the dialects; what a command does is `chat`'s business.
 
+mod flood;
 mod handshake;
 mod inbox;
+mod line;
 mod outlet;
 mod socket;
 
@@ -63,6 +65,8 @@ pub struct SocketOptions {
     pub outbound_max: u64,
     /// The most commands waiting to be carried out; further ones are refused.
     pub command_queue: usize,
+    /// The most events a second, of whatever name; further ones are refused. 0: no limit.
+    pub events_max: u32,
     /// The age at which a connection is closed; its client comes back by itself.
     pub age_max: Duration,
     /// The most sockets on this node; 0: no limit.

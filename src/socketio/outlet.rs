@@ -1,59 +1,62 @@
 //! A socket as the hub sees it: a reader that takes frames as long as its peer does.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use socketioxide::extract::SocketRef;
 use socketioxide::{SendError, SocketError};
 use tokio::sync::Notify;
 
-use super::{Edge, NAMESPACE};
+use super::line::Line;
+use super::{CLOSED_WITHIN, NAMESPACE};
 use crate::dialect::{DialectIndex, Frame};
 use crate::domain::{SessionId, UserId};
 use crate::hub::{Offer, Reader, ReaderId};
-use crate::net::Outbound;
 use crate::telemetry::metrics;
 
 /// How long a reader whose packet queue was full is left alone.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(50);
+/// The most revocations that wait to be told; with one more, the connection is closed.
+const REVOCATIONS_MAX: usize = 1024;
 
 pub(super) struct Outlet {
     id: ReaderId,
     user: UserId,
-    dialect: DialectIndex,
+    line: Line,
     socket: SocketRef,
-    outbound: Arc<Outbound>,
-    edge: Arc<Edge>,
     slow: AtomicBool,
     became_slow: Notify,
     /// At most this much may be outstanding for what was refused to fit.
     room_at: AtomicU64,
     /// socketioxide's own queue was full; it says nothing when it drains.
     queue_full: AtomicBool,
+    /// Sessions that the hub took it out of, and its task has not yet heard of.
+    revocations: Mutex<VecDeque<SessionId>>,
+    has_revocations: Notify,
+    disconnecting: AtomicBool,
 }
 
 impl Outlet {
-    pub(super) fn new(
-        edge: Arc<Edge>,
-        socket: SocketRef,
-        outbound: Arc<Outbound>,
-        user: UserId,
-        dialect: DialectIndex,
-    ) -> Self {
-        let id = ReaderId(edge.readers.fetch_add(1, Ordering::Relaxed));
+    pub(super) fn new(line: Line, socket: SocketRef, user: UserId) -> Self {
         Self {
-            id,
+            id: ReaderId(line.edge.readers.fetch_add(1, Ordering::Relaxed)),
             user,
-            dialect,
+            line,
             socket,
-            outbound,
-            edge,
             slow: AtomicBool::new(false),
             became_slow: Notify::new(),
             room_at: AtomicU64::new(0),
             queue_full: AtomicBool::new(false),
+            revocations: Mutex::default(),
+            has_revocations: Notify::new(),
+            disconnecting: AtomicBool::new(false),
         }
+    }
+
+    pub(super) fn line(&self) -> &Line {
+        &self.line
     }
 
     /// Waits until the socket was slow and can take more again.
@@ -64,7 +67,7 @@ impl Outlet {
         while !self.slow.load(Ordering::Acquire) {
             self.became_slow.notified().await;
         }
-        if self.outbound.drained(self.room_at.load(Ordering::Acquire)).await.is_err() {
+        if self.line.outbound.drained(self.room_at.load(Ordering::Acquire)).await.is_err() {
             // Nothing will ever drain it; the disconnect is on its way.
             std::future::pending::<()>().await;
         }
@@ -76,24 +79,36 @@ impl Outlet {
         }
     }
 
-    /// Whether it may be given answers to commands; where not, [`Outlet::room`] waits for it.
-    pub(super) fn has_room(&self) -> bool {
-        self.outbound.outstanding() <= self.edge.options.outbound_max
-    }
-
     /// Waits until it has room again.
     ///
     /// # Cancel safety
     /// Safe.
     pub(super) async fn room(&self) {
-        if self.outbound.drained(self.edge.options.outbound_max / 2).await.is_err() {
+        if self.line.outbound.drained(self.line.edge.options.outbound_max / 2).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
+    /// Waits for a session that the socket may not see any more. Each is given once, in order.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(super) async fn revoked(&self) -> SessionId {
+        loop {
+            if let Some(session) = self.revocations().pop_front() {
+                return session;
+            }
+            self.has_revocations.notified().await;
+        }
+    }
+
+    fn revocations(&self) -> MutexGuard<'_, VecDeque<SessionId>> {
+        self.revocations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Ends the connection so that a stock client comes back by itself.
     pub(super) fn close_transport(&self) {
-        self.outbound.close_transport();
+        self.line.outbound.close_transport();
     }
 
     /// Sends a frame past the account, for the few that every socket has room for.
@@ -103,16 +118,11 @@ impl Outlet {
     }
 
     fn emit(&self, frame: &Frame) -> Result<(), SendError> {
-        self.socket.emit(frame.event, &*frame.payload)?;
-        let bytes = frame.packet_bytes(NAMESPACE);
-        self.outbound.queued(bytes);
-        self.edge.sent.of(frame.event).increment(1);
-        metrics::handles().sent_bytes.increment(bytes);
-        Ok(())
+        self.line.emit(&self.socket, frame)
     }
 
     fn full(&self, bytes: u64) -> Offer {
-        let max = self.edge.options.outbound_max;
+        let max = self.line.edge.options.outbound_max;
         self.room_at.store(max.saturating_sub(bytes).min(max / 2), Ordering::Release);
         if !self.slow.swap(true, Ordering::AcqRel) {
             metrics::handles().slow_sockets.increment(1.0);
@@ -132,13 +142,13 @@ impl Reader for Outlet {
     }
 
     fn dialect(&self) -> DialectIndex {
-        self.dialect
+        self.line.dialect
     }
 
     fn offer(&self, frames: &[Frame]) -> Offer {
         let bytes: u64 = frames.iter().map(|frame| frame.packet_bytes(NAMESPACE)).sum();
-        let outstanding = self.outbound.outstanding();
-        if outstanding > 0 && outstanding + bytes > self.edge.options.outbound_max {
+        let outstanding = self.line.outbound.outstanding();
+        if outstanding > 0 && outstanding + bytes > self.line.edge.options.outbound_max {
             return self.full(bytes);
         }
         for (sent, frame) in frames.iter().enumerate() {
@@ -163,13 +173,44 @@ impl Reader for Outlet {
         self.close_transport();
     }
 
-    fn revoke(&self, _session: &SessionId) {
-        todo!()
+    fn revoke(&self, session: &SessionId) {
+        let mut revocations = self.revocations();
+        if revocations.contains(session) {
+            return;
+        }
+        if revocations.len() >= REVOCATIONS_MAX {
+            // It cannot be told: a new connection finds out for itself.
+            return self.close();
+        }
+        revocations.push_back(session.clone());
+        self.has_revocations.notify_one();
     }
 
     fn disconnect(&self) {
-        todo!()
+        if self.disconnecting.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // Said here, since the socket's own task may be busy, and ends with this.
+        let (socket, outbound) = (self.socket.clone(), self.line.outbound.clone());
+        let mut told = said_disconnect(&socket);
+        self.line.edge.tasks.spawn(async move {
+            let leaving = async {
+                while !told {
+                    tokio::time::sleep(QUEUE_FULL_PAUSE).await;
+                    told = said_disconnect(&socket);
+                }
+                outbound.closed().await;
+            };
+            // A stock client closes what carries it by itself; others may not, or read nothing.
+            let _ = tokio::time::timeout(CLOSED_WITHIN, leaving).await;
+            outbound.close_transport();
+        });
     }
+}
+
+/// Tells the client to go and not to come back by itself. `false`: there is no room for it.
+fn said_disconnect(socket: &SocketRef) -> bool {
+    socket.clone().disconnect().is_ok()
 }
 
 impl Drop for Outlet {

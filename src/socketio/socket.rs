@@ -5,75 +5,61 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::Gauge;
-use serde_json::value::RawValue;
 use socketioxide::extract::SocketRef;
-use socketioxide::socket::DisconnectReason;
+use socketioxide::socket::{DisconnectReason, Socket};
 use socketioxide::{TransportType, adapter::LocalAdapter};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::flood::Flood;
 use super::inbox::{Inbox, Packet};
+use super::line::{Line, acknowledge};
 use super::outlet::Outlet;
 use super::{Edge, NAMESPACE};
 use crate::chat::{Attendance, Caller, Visit};
-use crate::dialect::{DialectIndex, Greeting, wire};
-use crate::domain::{Error, Timestamp};
-use crate::hub::Reader;
-use crate::net::Outbound;
+use crate::dialect::{DialectIndex, Greeting};
+use crate::domain::{Error, SessionId, Timestamp};
 use crate::telemetry::metrics::{connected as connected_gauge, connects, disconnects};
 
-/// The most characters of an event's name that an error repeats.
-const NAME_CHARS_SHOWN: usize = 64;
-
-/// What the middleware prepares and the connect handler takes.
+/// What the middleware prepares and the connect handler takes. Where that never runs, since the
+/// client is gone, socketioxide drops the socket and this with it: it must not hold the socket.
 #[derive(Clone)]
 struct Seat(Arc<Mutex<Option<Prepared>>>);
 
 struct Prepared {
     caller: Caller,
     attendance: Attendance,
-    outlet: Arc<Outlet>,
+    line: Line,
     commands: mpsc::Receiver<Packet<LocalAdapter>>,
     closed: CancellationToken,
 }
 
 /// Prepares a socket's place. From now on its events are queued; nothing can be sent to it yet.
-pub(super) fn seat(
-    edge: &Arc<Edge>,
-    socket: &SocketRef,
-    caller: Caller,
-    attendance: Attendance,
-    dialect: DialectIndex,
-) {
-    let outbound = socket
-        .req_parts()
-        .extensions
-        .get::<Arc<Outbound>>()
-        .cloned()
-        .expect("the transport layer stands before socketioxide and gives every session one");
-    let outlet =
-        Arc::new(Outlet::new(edge.clone(), socket.clone(), outbound, caller.user.clone(), dialect));
-    let (queue, commands) = mpsc::channel(edge.options.command_queue);
+pub(super) fn seat(socket: &SocketRef, line: Line, caller: Caller, attendance: Attendance) {
+    let options = &line.edge.options;
+    let (queue, commands) = mpsc::channel(options.command_queue);
+    let flood = Mutex::new(Flood::new(options.events_max));
+    let own = line.clone();
+    let refuse =
+        move |socket: &Socket<LocalAdapter>, packet: Packet<LocalAdapter>, error: Error| {
+            let (event, ids) = packet.skim();
+            own.edge.received.of(&event).increment(1);
+            // Who reads nothing is told nothing: what waits for it stays bounded.
+            if own.has_room() {
+                own.refuse(socket, packet.ack, &event, &ids, &error);
+            }
+        };
+    socket.on_fallback(Inbox { queue, flood, refuse });
+
     let closed = CancellationToken::new();
-
-    let (own, refusing) = (edge.clone(), Arc::downgrade(&outlet));
-    let refuse = move |packet: Packet<LocalAdapter>, error: Error| {
-        let event = packet.read().map(|(event, _)| event).unwrap_or_default();
-        if let Some(outlet) = refusing.upgrade() {
-            refused(&own, &outlet, dialect, &event, packet.ack, &error);
-        }
-    };
-    socket.on_fallback(Inbox { queue, refuse });
-
     let gone = closed.clone();
     socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {
         disconnects(NAMESPACE, reason_label(reason)).increment(1);
         gone.cancel();
-        // Where the connect handler never ran, what waits for it would keep the socket.
         socket.extensions.remove::<Seat>();
     });
-    let prepared = Prepared { caller, attendance, outlet, commands, closed };
+    let prepared = Prepared { caller, attendance, line, commands, closed };
     socket.extensions.insert(Seat(Arc::new(Mutex::new(Some(prepared)))));
 }
 
@@ -86,9 +72,8 @@ pub(super) fn connected(edge: &Arc<Edge>, socket: &SocketRef) {
     let stop = edge.tasks.stopping().clone();
     let (own, socket) = (edge.clone(), socket.clone());
     edge.tasks.spawn(async move {
-        let dialect = prepared.outlet.dialect();
         own.open.fetch_add(1, Ordering::Relaxed);
-        let mut session = Session::new(&own, socket, prepared, dialect);
+        let mut session = Session::new(&own, socket, prepared);
         session.greet();
         stop.run_until_cancelled(session.run()).await;
         session.end().await;
@@ -109,13 +94,10 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(
-        edge: &'a Arc<Edge>,
-        socket: SocketRef,
-        prepared: Prepared,
-        dialect: DialectIndex,
-    ) -> Self {
-        let Prepared { caller, attendance, outlet, commands, closed } = prepared;
+    fn new(edge: &'a Arc<Edge>, socket: SocketRef, prepared: Prepared) -> Self {
+        let Prepared { caller, attendance, line, commands, closed } = prepared;
+        let dialect = line.dialect;
+        let outlet = Arc::new(Outlet::new(line, socket.clone(), caller.user.clone()));
         let visit = edge.chat.arrive(caller.clone(), outlet.clone(), attendance);
         let transport = socket.transport_type();
         let gauge = gauge(edge, transport, dialect);
@@ -143,7 +125,7 @@ impl<'a> Session<'a> {
             now: Timestamp::now(),
             recovered: false,
         };
-        if let Some(frame) = self.edge.dialects.get(self.dialect).greet(greeting) {
+        if let Some(frame) = self.outlet.line().dialect().greet(greeting) {
             self.outlet.send(&frame);
         }
     }
@@ -161,12 +143,13 @@ impl<'a> Session<'a> {
                         self.edge.chat.resume(visit);
                     }
                 }
-                () = self.outlet.room(), if !self.outlet.has_room() => {}
-                Some(packet) = self.commands.recv(), if self.outlet.has_room() => {
+                session = self.outlet.revoked() => self.revoke(session).await,
+                () = self.outlet.room(), if !self.outlet.line().has_room() => {}
+                Some(packet) = self.commands.recv(), if self.outlet.line().has_room() => {
                     self.carry_out(packet).await;
                 }
                 () = sleep_until(end_of_age) => {
-                    self.outlet.send(&self.edge.dialects.get(self.dialect).timeout());
+                    self.outlet.send(&self.outlet.line().dialect().timeout());
                     self.outlet.close_transport();
                     return;
                 }
@@ -176,9 +159,9 @@ impl<'a> Session<'a> {
 
     async fn carry_out(&mut self, packet: Packet<LocalAdapter>) {
         self.show_transport();
+        let dialect = self.outlet.line().dialect();
         let (event, command) = match packet.read() {
             Ok((event, args)) => {
-                let dialect = self.edge.dialects.get(self.dialect);
                 let command = args.and_then(|args| dialect.decode(&event, &args));
                 (event, command)
             }
@@ -192,7 +175,7 @@ impl<'a> Session<'a> {
         };
         match done {
             Ok(done) => {
-                let answer = self.edge.dialects.get(self.dialect).answer(&done.reply);
+                let answer = dialect.answer(&done.reply);
                 acknowledge(packet.ack, &answer.ack);
                 for frame in &answer.frames {
                     self.outlet.send(frame);
@@ -202,9 +185,18 @@ impl<'a> Session<'a> {
                 }
             }
             Err(error) => {
-                refused(self.edge, &self.outlet, self.dialect, &event, packet.ack, &error);
+                let ids = packet.ids();
+                self.outlet.line().refuse(&self.socket, packet.ack, &event, &ids, &error);
             }
         }
+    }
+
+    /// The hub has taken the socket out of a session. Between two commands, so that no answer about
+    /// the session comes after it.
+    async fn revoke(&mut self, session: SessionId) {
+        let Some(visit) = &mut self.visit else { return };
+        self.outlet.send(&self.outlet.line().dialect().revoked(&session));
+        self.edge.chat.revoked(visit, &session).await;
     }
 
     /// Says goodbye, and closes at a moment of this socket's own.
@@ -218,7 +210,7 @@ impl<'a> Session<'a> {
             .fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)))
             % 1000;
         let wait: Duration = spread * share / 1000;
-        self.outlet.send(&self.edge.dialects.get(self.dialect).shutdown(wait));
+        self.outlet.send(&self.outlet.line().dialect().shutdown(wait));
         let close_at = Instant::now() + wait;
         loop {
             tokio::select! {
@@ -230,6 +222,7 @@ impl<'a> Session<'a> {
                         self.edge.chat.resume(visit);
                     }
                 }
+                session = self.outlet.revoked() => self.revoke(session).await,
                 Some(packet) = self.commands.recv() => self.carry_out(packet).await,
             }
         }
@@ -259,32 +252,6 @@ fn gauge(edge: &Edge, transport: TransportType, dialect: DialectIndex) -> Gauge 
         TransportType::Polling => "polling",
     };
     connected_gauge(transport, edge.dialects.get(dialect).name())
-}
-
-type Ack = Option<socketioxide::extract::AckSender<LocalAdapter>>;
-
-fn acknowledge(ack: Ack, json: &RawValue) {
-    if let Some(ack) = ack {
-        // Full or closed: there is nobody to tell.
-        let _ = ack.send(json);
-    }
-}
-
-/// Tells a client why its command was not carried out: through the acknowledgement where it asked
-/// for one, else as the dialect's error event.
-fn refused(
-    edge: &Edge,
-    outlet: &Outlet,
-    dialect: DialectIndex,
-    event: &str,
-    ack: Ack,
-    error: &Error,
-) {
-    let event: String = event.chars().take(NAME_CHARS_SHOWN).collect();
-    match ack {
-        Some(ack) => acknowledge(Some(ack), &wire::failed(&event, error)),
-        None => outlet.send(&edge.dialects.get(dialect).error(&event, error)),
-    }
 }
 
 fn reason_label(reason: DisconnectReason) -> &'static str {

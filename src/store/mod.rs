@@ -13,6 +13,7 @@
 mod connect;
 mod postgres;
 mod sqlite;
+mod words;
 
 pub use connect::{StoreOptions, connect, migrate};
 
@@ -324,8 +325,8 @@ pub struct HistoryPage {
 pub struct History {
     /// In the order of the session, oldest first.
     pub messages: Vec<Message>,
-    /// How many messages there are: in the session, or of direct replies; `before` and `after`
-    /// are not minded.
+    /// How many messages there are: in the session, or of direct replies, which are counted no
+    /// further than [`FOUND_MAX`]; `before` and `after` are not minded.
     pub total: u64,
     /// Whether there are more in the direction that the page was counted in.
     pub has_more: bool,

@@ -36,6 +36,13 @@ macro_rules! ids {
     };
 }
 
+/// The messages of the search index that have all the words bound as [`Words`].
+macro_rules! has_words {
+    ($bound:literal) => {
+        concat!("SELECT id, message_id FROM message_search WHERE words @> ", $bound)
+    };
+}
+
 #[path = "sql/mod.rs"]
 mod sql;
 
@@ -46,6 +53,9 @@ type Transaction = sqlx::PgTransaction<'static>;
 
 /// A list of ids, bound as one value.
 type Ids = Vec<Uuid>;
+
+/// Words of a message or a query, bound as one value.
+type Words = Vec<String>;
 
 /// A moment as a column holds it.
 #[derive(Debug, Clone, Copy, sqlx::Type)]
@@ -68,6 +78,16 @@ impl From<Time> for Timestamp {
 
 fn ids(ids: impl Iterator<Item = Uuid>) -> Ids {
     ids.collect()
+}
+
+/// The words of a message.
+fn kept_words(words: Vec<String>) -> Words {
+    words
+}
+
+/// The words of a query.
+fn asked_words(words: Vec<String>) -> Words {
+    words
 }
 
 /// A transaction that writes.
@@ -120,7 +140,9 @@ pub(super) async fn connect(url: &str, options: &StoreOptions) -> Result<sql::Sq
             ("statement_timeout", statement_ms.to_string()),
             ("idle_in_transaction_session_timeout", limit.as_millis().to_string()),
         ]));
-    Ok(sql::Sql::new(pool.clone(), pool, limit))
+    let store = sql::Sql::new(pool.clone(), pool, limit);
+    store.index_older().await?;
+    Ok(store)
 }
 
 /// On a connection of its own, since neither waiting for another node's migration nor a long

@@ -44,6 +44,19 @@ macro_rules! ids {
     };
 }
 
+/// The messages of the search index that have all the words bound as [`Words`]. The index gives
+/// them by their ids, so those that are left out cost nothing.
+macro_rules! has_words {
+    ($bound:literal) => {
+        concat!(
+            "SELECT rowid AS id, (SELECT message_id FROM message_search \
+             WHERE id = message_search_words.rowid) AS message_id \
+             FROM message_search_words WHERE message_search_words MATCH ",
+            $bound,
+        )
+    };
+}
+
 #[path = "sql/mod.rs"]
 #[expect(clippy::duplicate_mod, reason = "the same statements, compiled for each database")]
 mod sql;
@@ -55,6 +68,9 @@ type Transaction = sqlx::SqliteTransaction<'static>;
 
 /// A list of ids, bound as one value: their digits, since JSON has no bytes.
 type Ids = Json<Vec<String>>;
+
+/// Words of a message or a query, bound as one value.
+type Words = String;
 
 /// A moment as a column holds it: milliseconds since 1970.
 #[derive(Debug, Clone, Copy, sqlx::Type)]
@@ -75,6 +91,17 @@ impl From<Time> for Timestamp {
 
 fn ids(ids: impl Iterator<Item = Uuid>) -> Ids {
     Json(ids.map(|id| id.simple().to_string()).collect())
+}
+
+/// The words of a message.
+fn kept_words(words: Vec<String>) -> Words {
+    words.join(" ")
+}
+
+/// The words of a query. Letters and digits alone, so nothing in the quotes is read as more than a
+/// word.
+fn asked_words(words: Vec<String>) -> Words {
+    words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" AND ")
 }
 
 /// A transaction that writes: the write lock first, since a reader that turns writer is refused
@@ -128,7 +155,9 @@ pub(super) async fn connect(url: &str, options: &StoreOptions) -> Result<sql::Sq
         _ if in_memory => writer.clone(),
         readers => pool(readers).connect_lazy_with(database.pragma("query_only", "on")),
     };
-    Ok(sql::Sql::new(readers, writer, limit))
+    let store = sql::Sql::new(readers, writer, limit);
+    store.index_older().await?;
+    Ok(store)
 }
 
 async fn make_folder(file: &Path) -> sqlx::Result<()> {

@@ -82,6 +82,7 @@ declare! {
     GAP_REFILLS "cluster_gap_refills_total" C, [], "Times that something was missing and read from the log again.";
     REDIS_UP "redis_up" G, [], "Whether Redis answers: 1 or 0.";
     REDIS_COMMAND "redis_command_seconds" H(FAST), [], "How long Redis took to answer.";
+    RATE_LIMITED "rate_limited_total" C, ["event"], "Requests that were refused because their user had asked too often.";
     DB_UP "db_up" G, [], "Whether the database answers: 1 or 0.";
     DB_QUERY "db_query_seconds" H(FAST), [], "How long a query or transaction took.";
 }
@@ -281,6 +282,12 @@ pub fn tokens(provider: &'static str, agent: &str, kind: &'static str) -> Counte
     counter!(TOKENS, "provider" => provider, "agent" => agent.to_owned(), "kind" => kind)
 }
 
+/// [`RATE_LIMITED`] of one event; their names come from a fixed list.
+pub fn rate_limited(event: &'static str) -> Counter {
+    installed();
+    counter!(RATE_LIMITED, "event" => event)
+}
+
 /// Feeds [`TOKENS_PER_SECOND`]: tell it of each piece of text.
 pub fn token_meter(provider: &'static str) -> TokenMeter {
     installed();
@@ -311,6 +318,7 @@ mod tests {
         tokens("scripted", "assistant", "output").increment(120);
         token_meter("scripted").add(1);
         time_to_first_token("scripted").record(0.3);
+        rate_limited("message:send").increment(1);
         let Handles { chunk_delivery, redis_command, db_query, sent_bytes, .. } = handles();
         for histogram in [chunk_delivery, redis_command, db_query] {
             histogram.record(0.0002);

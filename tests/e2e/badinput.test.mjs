@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import {
-  ask, assertError, client, close, connected, get, ok, open, random, rawChat, rawWebSocket, record, sessionId, suite, token,
+  ask, assertError, client, close, connected, eventually, get, ok, open, random, rawChat, rawWebSocket, record, sessionId, suite, token,
   within,
 } from './harness.mjs';
 
@@ -57,6 +57,12 @@ function wrongShapes() {
   const others = [
     ['session:leave', []], ['session:leave', [{}]], ['session:leave', [{ sessionId: [] }]],
     ['stream:stop', []], ['stream:stop', [null]], ['stream:stop', [{}]], ['stream:stop', [{ streamId: 1 }]],
+    ['message:send', []], ['message:send', [{ sessionId: 'ok' }]], ['message:send', [{ sessionId: 'ok', content: '' }]],
+    ['message:send', [{ sessionId: 'ok', content: 'c', attachments: {} }]], ['message:send', [{ sessionId: 'ok', content: 'c', attachments: [1] }]],
+    ['message:edit', [{ messageId: uuid }]], ['message:edit', [{ messageId: 7, content: 'c' }]], ['message:delete', [[]]],
+    ['message:seen', [{ sessionId: 'ok' }]], ['message:reaction', [{ messageId: uuid, emoji: '' }]],
+    ['message:reaction', [{ messageId: uuid, emoji: 'x'.repeat(65) }]], ['typing:start', [{ sessionId: 'a b' }]],
+    ['typing:start', [{ sessionId: 'ok', userName: 7 }]], ['typing:stop', [{}]],
   ];
   return [...join, ...request, ...others];
 }
@@ -64,9 +70,15 @@ function wrongShapes() {
 suite('bad input', { nodes: 1 }, (e2e) => {
   e2e('wrong shapes are answered through the ack, and as an error event without one', { timeout: 60_000 }, async (cluster) => {
     const other = await bystander(cluster);
-    const { socket, heard } = await open(cluster.url, { token: token() });
-    await heard.next('connection:success');
-    for (const [event, args] of wrongShapes()) {
+    let socket;
+    let heard;
+    for (const [index, [event, args]] of wrongShapes().entries()) {
+      // A new one now and then: a socket has a limit of 50 events a second.
+      if (index % 20 === 0) {
+        ({ socket, heard } = await open(cluster.url, { token: token() }));
+        await heard.next('connection:success');
+        heard.events.length = 0;
+      }
       const shown = `${event} ${JSON.stringify(args).slice(0, 100)}`;
       const reply = await ask(socket, event, ...args);
       assert.equal(reply?.ok, false, shown);
@@ -78,6 +90,7 @@ suite('bad input', { nodes: 1 }, (e2e) => {
       assert.equal(heard.of('error').length, 1, shown);
       heard.events.length = 0;
     }
+    ({ socket } = await open(cluster.url, { token: token() }));
     // Not found rather than invalid: what is no id of ours does not exist.
     for (const streamId of ['', 'nonsense', '../../etc', 'x'.repeat(10_000)]) {
       const reply = await ask(socket, 'stream:stop', { streamId });
@@ -86,6 +99,17 @@ suite('bad input', { nodes: 1 }, (e2e) => {
     }
     assert.ok(socket.connected);
     await other.untouched();
+  });
+
+  e2e('a refusal says which of several requests it is about', {}, async (cluster) => {
+    const { socket, heard } = await open(cluster.url, { token: token() });
+    const about = { sessionId: 'ok', clientMessageId: 'mine' };
+    const reply = await ask(socket, 'message:send', { ...about, content: '', messageId: 'x'.repeat(129) });
+    for (const error of [reply.error, (socket.emit('message:send', about), await heard.next('error'))]) {
+      assertError(error, 'INVALID', 'message:send');
+      assert.deepEqual({ sessionId: error.sessionId, clientMessageId: error.clientMessageId }, about);
+      assert.ok(!('messageId' in error), 'what is too long for an id is not repeated');
+    }
   });
 
   e2e('an unknown agent is not found', {}, async (cluster) => {
@@ -282,5 +306,45 @@ suite('bad input', { nodes: 1 }, (e2e) => {
       close(socket);
     }
     await other.untouched();
+  });
+});
+
+suite('floods', { nodes: 1, env: { SOCKET_EVENTS_MAX: '50' } }, (e2e) => {
+  const tooMany = (error) => {
+    assertError(error, 'RATE_LIMIT', 'nonsense');
+    assert.ok(Number.isInteger(error.retryAfterMs) && error.retryAfterMs > 0 && error.retryAfterMs <= 1_000, JSON.stringify(error));
+  };
+
+  for (const transport of ['websocket', 'polling']) {
+    e2e(`more than 50 events at once are refused, whatever they are: ${transport}`, {}, async (cluster) => {
+      const other = await bystander(cluster);
+      const { socket, heard } = await open(cluster.url, { token: token(), transports: [transport] });
+      await heard.next('connection:success');
+      const asked = Date.now();
+      const replies = await Promise.all(
+        Array.from({ length: 300 }, () => ask(socket, 'nonsense', { sessionId: 'ok' })),
+      );
+      const refusals = replies.filter(({ error }) => error.code === 'RATE_LIMIT');
+      const most = 50 + Math.ceil((Date.now() - asked) / 20);
+      assert.ok(refusals.length >= 300 - most, `${refusals.length} refused, at least ${300 - most} expected`);
+      assert.ok(refusals.length <= 250, `${refusals.length} refused: 50 may be asked at once`);
+      for (const { error } of refusals) {
+        tooMany(error);
+        assert.equal(error.sessionId, 'ok');
+      }
+      // The wait that it was told is enough.
+      await eventually(async () => (await ask(socket, 'nonsense', {})).error.code === 'INVALID', { what: 'an event let through' });
+      assert.ok(socket.connected);
+      await other.untouched();
+    });
+  }
+
+  e2e('without acknowledgement a flood is refused by error events', {}, async (cluster) => {
+    const { socket, heard } = await open(cluster.url, { token: token() });
+    await heard.next('connection:success');
+    for (let n = 0; n < 200; n += 1) socket.emit('nonsense', 'x'.repeat(n === 150 ? 10_000 : 1));
+    await eventually(() => heard.of('error').length === 200, { what: 'an error for each' });
+    for (const error of heard.of('error').filter(({ code }) => code !== 'INVALID')) tooMany(error);
+    assert.ok(heard.of('error').some(({ code }) => code === 'RATE_LIMIT'));
   });
 });

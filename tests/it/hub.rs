@@ -1,7 +1,12 @@
 //! What readers of a tail are shown, whatever is lost, doubled or late on the way to it, and
 //! however slow they are.
 
-mod reader;
+mod access;
+mod plain;
+mod presence;
+pub mod reader;
+mod typing;
+mod unknown;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -124,11 +129,17 @@ impl Drop for Node {
 }
 
 pub fn node(shared: &SharedMemory) -> Node {
+    node_on(memory(shared), Dialects::new(false))
+}
+
+pub fn memory(shared: &SharedMemory) -> SharedAdapter {
+    Arc::new(Memory::new(NodeId::new(), 512, Duration::from_secs(60), shared.clone()))
+}
+
+pub fn node_on(adapter: SharedAdapter, dialects: Dialects) -> Node {
     let tasks = Tasks::new();
-    let memory = Memory::new(NodeId::new(), 512, Duration::from_secs(60), shared.clone());
-    let adapter: SharedAdapter = Arc::new(memory);
     let options = HubOptions { linger: Duration::ZERO, ..HubOptions::default() };
-    let hub = Hub::new(adapter.clone(), Dialects::new(false), options, tasks.clone());
+    let hub = Hub::new(adapter.clone(), dialects, options, tasks.clone());
     let (notify, notices) = mpsc::channel(1);
     let lossy = Lossy::around(hub.feed());
     let (absences, _) = mpsc::channel(1);
@@ -140,11 +151,28 @@ pub fn session() -> SessionId {
     SessionId::new(format!("s:{}", MessageId::new())).unwrap()
 }
 
-async fn live(node: &Node, session: &SessionId) -> Arc<TestReader> {
+pub async fn live(node: &Node, session: &SessionId) -> Arc<TestReader> {
     let reader = TestReader::new();
-    node.hub.join(session, reader.clone(), Standing::Belongs, &[]).await.unwrap();
-    node.hub.go_live(session, reader.number(), Default::default());
+    watch(node, session, &reader, Standing::Belongs).await;
     reader
+}
+
+/// The reader joins and goes live.
+async fn watch(node: &Node, session: &SessionId, reader: &Arc<TestReader>, standing: Standing) {
+    node.hub.join(session, reader.clone(), standing, &[]).await.unwrap();
+    node.hub.go_live(session, reader.number(), Default::default());
+}
+
+/// Something happens in a session.
+async fn happens(node: &Node, session: &SessionId, kind: EventKind) -> Arc<Event> {
+    let event = Arc::new(Event::new(kind));
+    node.adapter.append_event(session, event.clone()).await.unwrap();
+    event
+}
+
+/// A new message that says `content`.
+fn said(session: &SessionId, content: &str) -> EventKind {
+    EventKind::MessageNew(Arc::new(message(session, MessageId::new(), Author::User, content)))
 }
 
 #[tokio::test]

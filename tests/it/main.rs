@@ -7,6 +7,7 @@ mod cli;
 mod hub;
 mod layers;
 mod net;
+mod outbox;
 mod providers;
 mod store_contract;
 mod support;

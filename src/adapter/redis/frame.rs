@@ -4,9 +4,13 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::codec;
-use crate::domain::{Chunk, Event, GenerationId, Position, Signal, UserId};
+use crate::domain::{
+    Chunk, Event, GenerationId, Position, PresenceChange, SessionId, Signal, Timestamp, UserId,
+};
 
-use super::super::Notice;
+use serde::{Deserialize, Serialize};
+
+use super::super::{News, Notice};
 
 /// `C1`, then generation (16 bytes), attempt (4), seq, offset, tokens, read-at (8 each, big
 /// endian); the delta follows.
@@ -20,6 +24,23 @@ pub(super) enum Frame {
     Signal(Signal),
     Ping(u64),
     Notice(Notice),
+    News(News),
+}
+
+/// News as they are written, in JSON behind `A1`. Fields that are not known are passed over.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum NewsWire {
+    Disconnect {
+        user: String,
+    },
+    #[serde(rename_all = "camelCase")]
+    Presence {
+        user: String,
+        online: bool,
+        last_seen_at: i64,
+        sessions: Vec<String>,
+    },
 }
 
 /// A chunk's frame without its delta, which the script puts behind it.
@@ -49,6 +70,20 @@ pub(super) fn notice(notice: &Notice) -> String {
     }
 }
 
+pub(super) fn news(news: &News) -> String {
+    let wire = match news {
+        News::Disconnect { user } => NewsWire::Disconnect { user: user.to_string() },
+        News::Presence { change, sessions } => NewsWire::Presence {
+            user: change.user.to_string(),
+            online: change.online,
+            last_seen_at: change.last_seen_at.as_millis(),
+            sessions: sessions.iter().map(SessionId::to_string).collect(),
+        },
+    };
+    let json = serde_json::to_string(&wire).expect("strings, integers and booleans are JSON");
+    format!("A1{json}")
+}
+
 /// Reads a position written `epoch-seq`.
 pub(super) fn position(text: &str) -> Option<Position> {
     let (epoch, seq) = text.split_once('-')?;
@@ -67,6 +102,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Frame> {
         }
         b"S1" => Some(Frame::Signal(codec::decode_signal(body).ok()?)),
         b"P1" => Some(Frame::Ping(std::str::from_utf8(body).ok()?.parse().ok()?)),
+        b"A1" => Some(Frame::News(read_news(body)?)),
         b"N1" => stop(std::str::from_utf8(body).ok()?),
         _ => None,
     }
@@ -98,6 +134,20 @@ fn stop(body: &str) -> Option<Frame> {
     }))
 }
 
+fn read_news(body: &[u8]) -> Option<News> {
+    Some(match serde_json::from_slice(body).ok()? {
+        NewsWire::Disconnect { user } => News::Disconnect { user: user.parse().ok()? },
+        NewsWire::Presence { user, online, last_seen_at, sessions } => News::Presence {
+            change: PresenceChange {
+                user: user.parse().ok()?,
+                online,
+                last_seen_at: Timestamp::from_millis(last_seen_at),
+            },
+            sessions: sessions.iter().map(|id| id.parse().ok()).collect::<Option<_>>()?,
+        },
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +173,9 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_nothing() {
+        for garbage in [r#"A1{"rain":{}}"#, r#"A1{"disconnect":{"user":""}}"#, "A1", "A2{}"] {
+            assert!(decode(garbage.as_bytes()).is_none(), "{garbage}");
+        }
         for garbage in ["", "C", "C2x", "E1", "E1x-y z", "E112-1 {}", "P1x", "N1go", "ZZ", "S1{}"] {
             assert!(decode(garbage.as_bytes()).is_none(), "{garbage}");
         }
@@ -137,5 +190,22 @@ mod tests {
         };
         let Some(Frame::Notice(read)) = decode(notice(&sent).as_bytes()) else { panic!() };
         assert_eq!(read, sent);
+    }
+
+    #[test]
+    fn news_read_back_as_they_were_written() {
+        let user = UserId::new("a \"b\" {ü}").expect("valid");
+        let change = PresenceChange {
+            user: user.clone(),
+            online: true,
+            last_seen_at: Timestamp::from_millis(1_767_323_045_678),
+        };
+        let sessions = ["a", "b:c"].map(|id| SessionId::new(id).expect("valid")).to_vec();
+        for sent in [News::Disconnect { user }, News::Presence { change, sessions }] {
+            let Some(Frame::News(read)) = decode(news(&sent).as_bytes()) else { panic!() };
+            assert_eq!(read, sent);
+        }
+        let later = br#"A1{"disconnect":{"user":"ada","because":"of a later version"}}"#;
+        assert!(matches!(decode(later), Some(Frame::News(News::Disconnect { .. }))));
     }
 }

@@ -9,9 +9,9 @@ use fred::types::Value;
 
 use super::super::{AdapterError, Appended, Earlier, Head, Log, Page, Registry, StoredAppended};
 use super::scripts::call;
-use super::{Redis, channel, frame, log_key, text_key, unavailable};
+use super::{Redis, channel, frame, log_key, revision_key, text_key, unavailable};
 use crate::codec;
-use crate::domain::{Chunk, Event, GenerationId, Position, SessionId, Signal};
+use crate::domain::{Chunk, Event, EventKind, GenerationId, Position, SessionId, Signal};
 use crate::telemetry::metrics;
 
 /// Beyond the end of any text; Redis keeps at most 512 MiB in a string.
@@ -73,39 +73,38 @@ impl Log for Redis {
         session: &SessionId,
         event: Arc<Event>,
     ) -> Result<Position, AdapterError> {
-        let shared = &self.shared;
-        let known = shared.state().known.get(session).copied().unwrap_or_default();
         let id: String = call(
-            &shared.commands,
-            &shared.scripts.append_event,
+            &self.shared.commands,
+            &self.shared.scripts.append_event,
             vec![log_key(session), channel(session)],
-            vec![
-                number(known.epoch),
-                number(known.seq),
-                Value::Bytes(codec::encode_event(&event).into()),
-                number(ms(shared.options.log_ttl)),
-            ],
+            self.append_arguments(session, &event),
         )
         .await
         .map_err(|source| unavailable("append event", source))?;
-        let position = frame::position(&id).ok_or_else(|| malformed("append event", &id))?;
-        published();
-        shared.know(session, position);
-        shared.state().touched.entry(session.clone()).or_default();
-        if let Some(feed) = shared.feed() {
-            feed.event(session, position, event);
-        }
-        Ok(position)
+        self.appended(session, &id, event)
     }
 
     async fn append_stored(
         &self,
         session: &SessionId,
-        _revision: u64,
+        revision: u64,
         event: Arc<Event>,
-        _earlier: Earlier,
+        earlier: Earlier,
     ) -> Result<StoredAppended, AdapterError> {
-        self.append_event(session, event).await.map(StoredAppended::At)
+        let mut arguments = self.append_arguments(session, &event);
+        arguments.extend([number(revision), number(u64::from(earlier == Earlier::Required))]);
+        let (id, last): (String, u64) = call(
+            &self.shared.commands,
+            &self.shared.scripts.append_stored,
+            vec![log_key(session), channel(session), revision_key(session)],
+            arguments,
+        )
+        .await
+        .map_err(|source| unavailable("append stored event", source))?;
+        if id.is_empty() {
+            return Ok(StoredAppended::Early { last });
+        }
+        self.appended(session, &id, event).map(StoredAppended::At)
     }
 
     async fn signal(&self, session: &SessionId, signal: Signal) -> Result<(), AdapterError> {
@@ -205,6 +204,35 @@ impl Log for Redis {
 }
 
 impl Redis {
+    /// What the scripts that append an event are given.
+    fn append_arguments(&self, session: &SessionId, event: &Event) -> Vec<Value> {
+        let known = self.shared.state().known.get(session).copied().unwrap_or_default();
+        vec![
+            number(known.epoch),
+            number(known.seq),
+            Value::Bytes(codec::encode_event(event).into()),
+            number(ms(self.shared.options.log_ttl)),
+        ]
+    }
+
+    /// Notes that an event was appended, and hands it to this node's own readers.
+    fn appended(
+        &self,
+        session: &SessionId,
+        id: &str,
+        event: Arc<Event>,
+    ) -> Result<Position, AdapterError> {
+        let shared = &self.shared;
+        let position = frame::position(id).ok_or_else(|| malformed("append event", id))?;
+        published();
+        shared.know(session, position);
+        shared.state().touched.entry(session.clone()).or_default();
+        if let Some(feed) = shared.feed() {
+            feed.event(session, position, event);
+        }
+        Ok(position)
+    }
+
     /// The first `limit` events after a position, wherever they are.
     async fn range(
         &self,
@@ -223,9 +251,12 @@ impl Redis {
         let mut events = Vec::with_capacity(entries.len());
         for (id, fields) in entries.into_iter().take(usize::try_from(limit).unwrap_or(usize::MAX)) {
             let position = frame::position(&id).ok_or_else(|| malformed("read log", &id))?;
-            let (_, body) = fields.first().ok_or_else(|| malformed("read log", &id))?;
-            let event = codec::decode_event(body)
-                .map_err(|error| malformed("read log", &error.to_string()))?;
+            // What cannot be read holds its place: whoever reads on must get past it.
+            let body = fields.first().map_or(&[][..], |(_, body)| &body[..]);
+            let event = codec::decode_event(body).unwrap_or_else(|error| {
+                tracing::warn!(%session, %position, %error, "passed over what is no event");
+                Event::new(EventKind::Unknown)
+            });
             events.push((position, Arc::new(event)));
         }
         Ok(Page { events, contiguous: true, has_more })

@@ -2,19 +2,27 @@
 //!
 //! Keys, all of one session on one shard by their hash tag:
 //! `tc:{<session>}:log` (stream: ids `<epoch>-<seq>`, field `e` = the event) ·
-//! `tc:{<session>}:text:<generation>:<attempt>` (string) · `tc:{<session>}:online` (hash) ·
-//! the channel `tc:{<session>}`. Of a node: the channel `tc:node:{<node>}`; of all: the sorted set
-//! `tc:nodes` (node → last seen, ms).
+//! `tc:{<session>}:rev` (string: the highest revision of the store's in the log) ·
+//! `tc:{<session>}:text:<generation>:<attempt>` (string) · `tc:{<session>}:online` (hash) and
+//! `tc:{<session>}:recent` (sorted set), see `scripts/presence.rs` · the channel `tc:{<session>}`.
+//! Of a user: `tc:{user:<user>}:devices` (hash), see `scripts/devices.rs` ·
+//! `tc:{user:<user>}:limit:<action>` (string). Of a node: the channel `tc:node:{<node>}` ·
+//! `tc:{node:<label>}:held` (sorted set: what others take out if it dies). Of all: the channel
+//! `tc:all` · `tc:nodes` and `tc:{tc:nodes}:dead` (sorted sets), see `scripts/nodes.rs`.
 //!
 //! One connection for commands, pipelined, and one for subscriptions. Every command is bounded in
 //! time; the queue of commands waiting for a connection is bounded too. What may have been missed
 //! is never guessed: the feed is told that it is dirty, and compares heads.
 
+mod devices;
 mod frame;
+mod limits;
 mod log;
+mod nodes;
 mod presence;
 mod scripts;
 mod subscriber;
+mod sweep;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,12 +36,18 @@ use fred::interfaces::PubsubInterface;
 use fred::types::Builder;
 use fred::types::config::{Config, ReconnectPolicy, UnresponsiveConfig};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Notify;
 
+use super::gcra::Gcra;
 use super::{Adapter, AdapterError, Feed, News, Notice, Registry, Sinks};
 use crate::domain::{GenerationId, NodeId, Position, SessionId, UserId};
 use crate::lifecycle::Tasks;
 
+use devices::Devices;
 use scripts::Scripts;
+
+/// The channel that every node hears.
+const ALL_CHANNEL: &str = "tc:all";
 
 /// How the adapter behaves. All bounds are per node.
 #[derive(Debug, Clone)]
@@ -48,6 +62,9 @@ pub struct RedisOptions {
     pub log_events_max: u64,
     /// How long the log and texts of a session outlive the last append.
     pub log_ttl: Duration,
+    /// A node that has not been heard of for this long is dead, and its users are taken out. It
+    /// says that it lives five times as often.
+    pub dead_after: Duration,
 }
 
 /// One node's connections to Redis.
@@ -67,6 +84,10 @@ struct Shared {
     up: AtomicBool,
     pinged: AtomicU64,
     ponged: AtomicU64,
+    /// Decides where Redis does not.
+    limits: Gcra,
+    /// What this node has must be said again now.
+    renew: Notify,
 }
 
 #[derive(Default)]
@@ -79,6 +100,16 @@ struct State {
     touched: HashMap<SessionId, HashSet<(GenerationId, u32)>>,
     /// Whom this node said to be in a session.
     present: HashSet<(SessionId, UserId)>,
+    /// Who left while Redis could not be told.
+    leaving: HashSet<(SessionId, UserId)>,
+    /// The devices of this node, and the users whose last one went and who are not settled yet.
+    devices: HashMap<UserId, Devices>,
+    /// The number of the last statement about devices.
+    stated: u64,
+    /// How often this node was taken for dead: part of its label.
+    deaths: u32,
+    /// The label before this one, until others know what to take out of it.
+    buried: Option<String>,
 }
 
 impl Redis {
@@ -109,8 +140,11 @@ impl Redis {
             up: AtomicBool::new(false),
             pinged: AtomicU64::new(0),
             ponged: AtomicU64::new(0),
+            limits: Gcra::default(),
+            renew: Notify::new(),
         });
         subscriber::start(&shared, tasks).await;
+        nodes::start(&shared, tasks);
         Ok(Self { shared })
     }
 }
@@ -124,11 +158,23 @@ impl Shared {
         self.sinks.get()?.feed.upgrade()
     }
 
+    /// The node's name in what it vouches for. It has another one after each time that it was
+    /// taken for dead, so that whoever takes out what it had leaves alone what it has.
+    fn label(&self) -> String {
+        self.state().label(self.node)
+    }
+
     /// Notes how far a session's log is known to reach.
     fn know(&self, session: &SessionId, position: Position) {
         let mut state = self.state();
         let known = state.known.entry(session.clone()).or_default();
         *known = position.max(*known);
+    }
+}
+
+impl State {
+    fn label(&self, node: NodeId) -> String {
+        format!("{node}.{}", self.deaths)
     }
 }
 
@@ -144,8 +190,10 @@ impl Registry for Redis {
         Ok(heard > 0)
     }
 
-    async fn tell_all(&self, _news: News) -> Result<(), AdapterError> {
-        todo!()
+    async fn tell_all(&self, news: News) -> Result<(), AdapterError> {
+        let told: Result<u64, _> =
+            self.shared.commands.spublish(ALL_CHANNEL, frame::news(&news)).await;
+        told.map(drop).map_err(|source| unavailable("tell all nodes", source))
     }
 
     fn is_up(&self) -> bool {
@@ -207,6 +255,31 @@ fn text_key(session: &SessionId, generation: GenerationId, attempt: u32) -> Stri
 
 fn online_key(session: &SessionId) -> String {
     format!("tc:{{{session}}}:online")
+}
+
+fn recent_key(session: &SessionId) -> String {
+    format!("tc:{{{session}}}:recent")
+}
+
+fn revision_key(session: &SessionId) -> String {
+    format!("tc:{{{session}}}:rev")
+}
+
+fn devices_key(user: &UserId) -> String {
+    format!("tc:{{user:{}}}:devices", tag(user))
+}
+
+fn limit_key(user: &UserId, action: &str) -> String {
+    format!("tc:{{user:{}}}:limit:{action}", tag(user))
+}
+
+fn held_key(label: &str) -> String {
+    format!("tc:{{node:{label}}}:held")
+}
+
+/// A user's id as part of a hash tag, which ends with the first brace.
+fn tag(user: &UserId) -> String {
+    user.as_str().replace('%', "%25").replace('{', "%7B").replace('}', "%7D")
 }
 
 /// The session of a channel's name.

@@ -1,6 +1,5 @@
 //! The tasks of a node's connections: hand on what arrives, notice what may have been missed,
-//! restore the subscriptions after a reconnect, and keep what stands in Redis from outliving its
-//! use.
+//! restore the subscriptions after a reconnect, and keep what was appended from outliving its use.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,8 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fred::interfaces::{
-    ClientLike, EventInterface, KeysInterface, PubsubInterface, SortedSetsInterface,
-    StreamsInterface,
+    ClientLike, EventInterface, KeysInterface, PubsubInterface, StreamsInterface,
 };
 use fred::types::{Message, Value};
 use futures::StreamExt;
@@ -19,9 +17,10 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::frame::{self, Frame};
 use super::log::ms;
-use super::presence::{VOUCHED, vouch};
-use super::{Shared, channel, log_key, node_channel, session_of, text_key};
-use crate::domain::{GenerationId, SessionId, Timestamp};
+use super::{
+    ALL_CHANNEL, Shared, channel, log_key, node_channel, revision_key, session_of, text_key,
+};
+use crate::domain::{GenerationId, SessionId};
 use crate::lifecycle::Tasks;
 use crate::telemetry::metrics;
 
@@ -29,12 +28,10 @@ use crate::telemetry::metrics;
 const PING_EVERY: Duration = Duration::from_secs(1);
 /// How often what was appended to is trimmed and its time to live renewed.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
-/// A node that was not seen for this long is not counted.
-const NODE_TTL: Duration = Duration::from_secs(5);
 /// How many commands of a batch are under way at once.
-const BATCH: usize = 128;
+pub(super) const BATCH: usize = 128;
 
-/// Connects and starts the tasks; waits at most the command timeout for the first connection.
+/// Connects and starts these tasks; waits at most the command timeout for the first connection.
 pub(super) async fn start(shared: &Arc<Shared>, tasks: &Tasks) {
     let messages = shared.subscriber.message_rx();
     let reconnects = shared.subscriber.reconnect_rx();
@@ -43,7 +40,8 @@ pub(super) async fn start(shared: &Arc<Shared>, tasks: &Tasks) {
     let connected = async {
         shared.commands.wait_for_connect().await?;
         shared.subscriber.wait_for_connect().await?;
-        shared.subscriber.ssubscribe(node_channel(shared.node)).await
+        shared.subscriber.ssubscribe(node_channel(shared.node)).await?;
+        shared.subscriber.ssubscribe(ALL_CHANNEL).await
     };
     match timeout(shared.options.command_timeout, connected).await {
         Ok(Ok(())) => {
@@ -73,7 +71,6 @@ pub(super) async fn start(shared: &Arc<Shared>, tasks: &Tasks) {
     let own = shared.clone();
     tasks.spawn(async move {
         stop.run_until_cancelled(check(&own)).await;
-        let _ = timeout(Duration::from_secs(1), goodbye(&own)).await;
     });
 }
 
@@ -107,6 +104,11 @@ fn receive(shared: &Shared, message: &Message) {
             // Full: the periodic look into the database finds it.
             if let Some(sinks) = shared.sinks.get() {
                 let _ = sinks.notices.try_send(notice);
+            }
+        }
+        Frame::News(news) => {
+            if let Some(feed) = shared.feed() {
+                feed.news(news);
             }
         }
         Frame::Chunk(chunk) => {
@@ -147,7 +149,7 @@ async fn resubscribe(
         }
         let restored: Vec<SessionId> = shared.state().subscribed.iter().cloned().collect();
         let mut wanted: HashSet<String> = restored.iter().map(channel).collect();
-        wanted.insert(node_channel(shared.node));
+        wanted.extend([node_channel(shared.node), ALL_CHANNEL.to_owned()]);
         while !wanted.is_empty() && reconnects.is_empty() {
             let done: Vec<String> = stream::iter(wanted.iter().cloned())
                 .map(|name| async {
@@ -207,53 +209,27 @@ async fn ping(shared: Arc<Shared>) {
         let up = heard.is_ok();
         if up {
             shared.pinged.store(number + 1, Ordering::Relaxed);
-            seen(&shared).await;
         }
         if shared.up.swap(up, Ordering::Relaxed) != up {
             tracing::warn!(up, "Redis");
+            if up {
+                shared.renew.notify_one();
+            }
         }
         metrics::handles().redis_up.set(f64::from(u8::from(up)));
     }
 }
 
-/// Notes that this node lives, and counts those that do.
-async fn seen(shared: &Shared) {
-    let now = Timestamp::now().as_millis() as f64;
-    let dead = now - NODE_TTL.as_millis() as f64;
-    let node = shared.node.to_string();
-    let noted: Result<(), _> =
-        shared.commands.zadd("tc:nodes", None, None, false, false, (now, node)).await;
-    let dropped: Result<(), _> =
-        shared.commands.zremrangebyscore("tc:nodes", f64::NEG_INFINITY, dead).await;
-    let count: Result<u64, _> = shared.commands.zcard("tc:nodes").await;
-    if let (Ok(()), Ok(()), Ok(count)) = (noted, dropped, count) {
-        metrics::handles().cluster_nodes.set(count as f64);
-    }
-}
-
-/// Every few seconds: trim and renew what was appended to, and vouch for whom this node has.
+/// Every few seconds: trim and renew what was appended to.
 async fn check(shared: &Shared) {
     let mut checks = interval(CHECK_EVERY);
-    let mut vouching = interval(VOUCHED / 3);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    vouching.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            _ = checks.tick() => {
-                let touched = std::mem::take(&mut shared.state().touched);
-                stream::iter(touched)
-                    .for_each_concurrent(BATCH, |(session, texts)| keep(shared, session, texts))
-                    .await;
-            }
-            _ = vouching.tick() => {
-                let present: Vec<_> = shared.state().present.iter().cloned().collect();
-                stream::iter(present)
-                    .for_each_concurrent(BATCH, |(session, user)| async move {
-                        let _ = vouch(shared, &session, &user, VOUCHED).await;
-                    })
-                    .await;
-            }
-        }
+        checks.tick().await;
+        let touched = std::mem::take(&mut shared.state().touched);
+        stream::iter(touched)
+            .for_each_concurrent(BATCH, |(session, texts)| keep(shared, session, texts))
+            .await;
     }
 }
 
@@ -264,6 +240,8 @@ async fn keep(shared: &Shared, session: SessionId, texts: HashSet<(GenerationId,
     let cap = ("MAXLEN", "=", i64::try_from(shared.options.log_events_max).unwrap_or(i64::MAX));
     let _: Result<Value, _> = shared.commands.xtrim(log.clone(), cap).await;
     let _: Result<Value, _> = shared.commands.pexpire(log, ttl, None).await;
+    let revision = revision_key(&session);
+    let _: Result<Value, _> = shared.commands.pexpire(revision, ttl, None).await;
     for (generation, attempt) in texts {
         let key = text_key(&session, generation, attempt);
         let _: Result<Value, _> = shared.commands.pexpire(key, ttl, None).await;
@@ -272,17 +250,4 @@ async fn keep(shared: &Shared, session: SessionId, texts: HashSet<(GenerationId,
     if !state.subscribed.contains(&session) && !state.touched.contains_key(&session) {
         state.known.remove(&session);
     }
-}
-
-/// A clean end: nobody waits for this node's vouching to run out.
-async fn goodbye(shared: &Shared) {
-    let present: Vec<_> = shared.state().present.drain().collect();
-    stream::iter(present)
-        .for_each_concurrent(BATCH, |(session, user)| async move {
-            let _ = vouch(shared, &session, &user, Duration::ZERO).await;
-        })
-        .await;
-    let _: Result<Value, _> = shared.commands.zrem("tc:nodes", shared.node.to_string()).await;
-    let _ = shared.subscriber.quit().await;
-    let _ = shared.commands.quit().await;
 }

@@ -1,14 +1,14 @@
 //! Messages, with their reactions and attachments.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::{Connection, Db, Ids, Pool, Time, ids, row};
-use crate::domain::{
-    Attachment, AttachmentId, Message, MessageId, Reaction, SessionId, Timestamp, Usage, UserId,
-};
+use super::session::{AccessRow, session_columns};
+use super::{Connection, Db, Pool, Time, attachment, ids, reaction, row};
+use crate::domain::{Message, MessageId, SessionId, Timestamp, Usage, UserId};
 use crate::store::{FoundMessage, Missed};
 
 /// The columns of a [`MessageRow`].
@@ -75,7 +75,7 @@ impl MessageRow {
     }
 }
 
-/// Stores a new message, which has no reactions or attachments yet.
+/// Stores a new message, but not its attachments.
 pub(super) async fn insert(connection: &mut Connection, message: &Message) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO message (id, session_id, ordinal, user_id, agent_id, role, content, \
@@ -116,13 +116,63 @@ pub(super) async fn find(connection: &mut Connection, id: MessageId) -> sqlx::Re
     complete(connection, vec![found]).await?.pop().ok_or(sqlx::Error::RowNotFound)
 }
 
-/// The message, and what `user` is in its session.
+/// Notes in a message when it was changed, with its new text where there is one. The message as
+/// it is then; `None` where there is none, or it was deleted. Three statements.
+pub(super) async fn update(
+    connection: &mut Connection,
+    id: MessageId,
+    content: Option<&str>,
+    at: Timestamp,
+) -> sqlx::Result<Option<Message>> {
+    let changed: Option<MessageRow> = sqlx::query_as(concat!(
+        "UPDATE message SET content = COALESCE($2, content), updated_at = $3, \
+         edited_at = CASE WHEN $4 THEN $3 ELSE edited_at END \
+         WHERE id = $1 AND deleted_at IS NULL RETURNING ",
+        message_columns!(),
+    ))
+    .bind(id.0)
+    .bind(content)
+    .bind(Time::from(at))
+    .bind(content.is_some())
+    .fetch_optional(&mut *connection)
+    .await?;
+    Ok(complete(connection, changed.into_iter().collect()).await?.pop())
+}
+
+#[derive(sqlx::FromRow)]
+struct FoundRow {
+    #[sqlx(flatten)]
+    message: MessageRow,
+    #[sqlx(flatten)]
+    access: AccessRow,
+}
+
+/// The message, and what `user` is in its session. Three statements.
 pub(super) async fn find_for(
-    _pool: &Pool,
-    _id: MessageId,
-    _user: &UserId,
+    pool: &Pool,
+    id: MessageId,
+    user: &UserId,
 ) -> sqlx::Result<Option<FoundMessage>> {
-    todo!()
+    let mut connection = pool.acquire().await?;
+    let found: Option<FoundRow> = sqlx::query_as(concat!(
+        "SELECT ",
+        message_columns!(),
+        ", access.* FROM message CROSS JOIN (SELECT ",
+        session_columns!(),
+        ", m.role AS membership FROM session s \
+         LEFT JOIN session_member m ON m.session_id = s.id AND m.user_id = $2 \
+         WHERE s.id = (SELECT session_id FROM message WHERE id = $1) \
+         AND s.deleted_at IS NULL) access WHERE id = $1",
+    ))
+    .bind(id.0)
+    .bind(user.as_str())
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(found) = found else { return Ok(None) };
+    let message = complete(&mut connection, vec![found.message]).await?.pop();
+    let message = message.ok_or(sqlx::Error::RowNotFound)?;
+    let access = found.access.read(&message.session)?;
+    Ok(Some(FoundMessage { message, access }))
 }
 
 /// The newest `limit` messages up to `last`, deleted ones left out.
@@ -192,7 +242,50 @@ pub(super) async fn missed(
     Ok(Missed { messages, has_more, newest: after.is_none() })
 }
 
-/// Reads messages with their reactions and attachments, in two statements for all.
+/// The messages with these ids, in the order of the ids; those that are not there are left out.
+pub(super) async fn with_ids(
+    connection: &mut Connection,
+    wanted: &[Uuid],
+) -> sqlx::Result<Vec<Message>> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut rows: Vec<MessageRow> = sqlx::query_as(concat!(
+        "SELECT ",
+        message_columns!(),
+        " FROM message WHERE id IN (",
+        ids!("$1"),
+        ")",
+    ))
+    .bind(ids(wanted.iter().copied()))
+    .fetch_all(&mut *connection)
+    .await?;
+    let places: HashMap<&Uuid, usize> = wanted.iter().zip(0..).collect();
+    rows.sort_by_key(|row| places.get(&row.id));
+    complete(connection, rows).await
+}
+
+/// The messages of a session with the ordinals of a range.
+pub(super) async fn in_range(
+    connection: &mut Connection,
+    session: &SessionId,
+    ordinals: RangeInclusive<u64>,
+) -> sqlx::Result<Vec<Message>> {
+    let rows: Vec<MessageRow> = sqlx::query_as(concat!(
+        "SELECT ",
+        message_columns!(),
+        " FROM message WHERE session_id = $1 AND ordinal BETWEEN $2 AND $3 ORDER BY ordinal",
+    ))
+    .bind(session.as_str())
+    .bind(row::signed(*ordinals.start()))
+    .bind(row::signed(*ordinals.end()))
+    .fetch_all(&mut *connection)
+    .await?;
+    complete(connection, rows).await
+}
+
+/// Reads messages with their reactions and attachments, in two statements for all. A deleted one
+/// is read without.
 async fn complete(
     connection: &mut Connection,
     rows: Vec<MessageRow>,
@@ -200,9 +293,9 @@ async fn complete(
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let whose = || ids(rows.iter().map(|row| row.id));
-    let mut reactions = reactions(connection, whose()).await?;
-    let mut attachments = attachments(connection, whose()).await?;
+    let kept = || ids(rows.iter().filter(|row| row.deleted_at.is_none()).map(|row| row.id));
+    let mut reactions = reaction::of(connection, kept()).await?;
+    let mut attachments = attachment::of(connection, kept()).await?;
     rows.into_iter()
         .map(|row| {
             let reactions = reactions.remove(&row.id).unwrap_or_default();
@@ -210,66 +303,4 @@ async fn complete(
             Ok(Message { reactions, attachments, ..row.read()? })
         })
         .collect()
-}
-
-async fn reactions(
-    connection: &mut Connection,
-    whose: Ids,
-) -> sqlx::Result<HashMap<Uuid, Vec<Reaction>>> {
-    let rows: Vec<(Uuid, String, String)> = sqlx::query_as(concat!(
-        "SELECT message_id, emoji, user_id FROM message_reaction WHERE message_id IN (",
-        ids!("$1"),
-        ") ORDER BY created_at, id",
-    ))
-    .bind(whose)
-    .fetch_all(connection)
-    .await?;
-    let mut found: HashMap<Uuid, Vec<Reaction>> = HashMap::new();
-    for (message, emoji, user) in rows {
-        let user = row::id(&user)?;
-        let reactions = found.entry(message).or_default();
-        match reactions.iter_mut().find(|reaction| reaction.emoji == emoji) {
-            Some(reaction) => reaction.users.push(user),
-            None => reactions.push(Reaction { emoji, users: vec![user] }),
-        }
-    }
-    Ok(found)
-}
-
-#[derive(sqlx::FromRow)]
-struct AttachmentRow {
-    id: Uuid,
-    message_id: Uuid,
-    file_name: String,
-    file_url: String,
-    mime_type: String,
-    file_size: i64,
-    metadata: Json<row::Object>,
-}
-
-async fn attachments(
-    connection: &mut Connection,
-    whose: Ids,
-) -> sqlx::Result<HashMap<Uuid, Vec<Attachment>>> {
-    let rows: Vec<AttachmentRow> = sqlx::query_as(concat!(
-        "SELECT id, message_id, file_name, file_url, mime_type, file_size, metadata \
-         FROM message_attachment WHERE message_id IN (",
-        ids!("$1"),
-        ") ORDER BY created_at, id",
-    ))
-    .bind(whose)
-    .fetch_all(connection)
-    .await?;
-    let mut found: HashMap<Uuid, Vec<Attachment>> = HashMap::new();
-    for row in rows {
-        found.entry(row.message_id).or_default().push(Attachment {
-            id: AttachmentId(row.id),
-            file_name: row.file_name,
-            file_url: row.file_url,
-            mime_type: row.mime_type,
-            file_size: row::unsigned(row.file_size)?,
-            metadata: row.metadata.0,
-        });
-    }
-    Ok(found)
 }

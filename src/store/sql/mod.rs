@@ -1,11 +1,13 @@
 //! The statements, each written once and compiled for each database: `super` is the module of
 //! the one at hand, which brings its types, its clock and its locks.
 //!
-//! Locks are taken in one order: a user's, a generation's row, its session's row. The session's
+//! Locks are taken in one order: a user's, a generation's row, its session's row; all else that
+//! is changed stands under the session's. The session's
 //! row puts everything that is stored in it in order, so ordinals are dense, and the outbox
 //! holds a session's events in the order in which they happened.
 
 mod accept;
+mod attachment;
 mod change;
 mod finish;
 mod generation;
@@ -23,7 +25,10 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use super::{Connection, Db, Ids, Pool, Time, Transaction, begin, ids, lock_user, passes};
+use super::{
+    Connection, Db, Ids, Pool, Time, Transaction, Words, asked_words, begin, ids, kept_words,
+    lock_user, passes,
+};
 use crate::domain::{
     Access, AttachmentId, EventId, Generation, GenerationId, Member, Message, MessageId,
     NewAttachment, NodeId, SessionChange, SessionId, UserId,
@@ -49,6 +54,16 @@ impl Sql {
     /// takes longer than `limit`.
     pub(in crate::store) fn new(reads: Pool, writes: Pool, limit: Duration) -> Self {
         Self { reads, writes, limit }
+    }
+
+    /// Makes the messages found that were stored before there was a search, as many at once as an
+    /// operation has time for. Nodes that start together do it together.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was done until then is kept.
+    pub(in crate::store) async fn index_older(&self) -> Result<(), StoreError> {
+        while self.run("index messages", search::index_older(&self.writes)).await? {}
+        Ok(())
     }
 
     async fn run<T>(

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::session::Turn;
 use super::{Connection, Pool, Time, ids, row};
 use crate::codec;
-use crate::domain::{EventId, SessionId, Timestamp};
+use crate::domain::{Event, EventId, EventKind, SessionId, Timestamp};
 use crate::store::{OutboxPage, Outgoing};
 
 /// Nothing is older: a century, which both databases can still reckon with.
@@ -14,6 +15,19 @@ const AGE_MILLIS_MAX: i64 = 100 * 365 * 24 * 60 * 60 * 1_000;
 
 /// The most rows between two revisions.
 const BETWEEN_MAX: i64 = 1_000;
+
+/// Makes the event of a turn and stores it, with the transaction that it tells of.
+pub(super) async fn tell(
+    connection: &mut Connection,
+    turn: Turn,
+    kind: EventKind,
+) -> sqlx::Result<Outgoing> {
+    let Turn { session, revision, at } = turn;
+    let event = Event { id: EventId::new(), at, kind };
+    let outgoing = Outgoing { session, revision, event };
+    insert(connection, &outgoing, at).await?;
+    Ok(outgoing)
+}
 
 /// Stores an event, with the transaction that it tells of.
 pub(super) async fn insert(
@@ -91,6 +105,9 @@ fn readable(rows: Vec<OutboxRow>) -> sqlx::Result<Vec<Outgoing>> {
     let mut outgoing = Vec::with_capacity(rows.len());
     for row in rows {
         match codec::decode_event(&row.event) {
+            Ok(event) if event.kind == EventKind::Unknown => {
+                tracing::debug!(event = %EventId(row.id), "left to a newer node in the outbox");
+            }
             Ok(event) => outgoing.push(Outgoing {
                 session: row::id(&row.session_id)?,
                 revision: row::unsigned(row.revision)?,

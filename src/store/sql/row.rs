@@ -25,6 +25,22 @@ pub(super) fn storable(text: &str) -> sqlx::Result<&str> {
     Ok(text)
 }
 
+/// As [`storable`], for all text in an object, its names among it.
+pub(super) fn storable_object(object: &Object) -> sqlx::Result<()> {
+    fn value_storable(value: &serde_json::Value) -> sqlx::Result<()> {
+        match value {
+            serde_json::Value::String(text) => storable(text).map(drop),
+            serde_json::Value::Array(values) => values.iter().try_for_each(value_storable),
+            serde_json::Value::Object(object) => storable_object(object),
+            _ => Ok(()),
+        }
+    }
+    object.iter().try_for_each(|(name, value)| {
+        storable(name)?;
+        value_storable(value)
+    })
+}
+
 /// A number as its column holds it. One beyond 2⁶³ − 1 is none that was counted: it becomes that,
 /// rather than keeping an answer from being stored.
 pub(super) fn signed(number: u64) -> i64 {

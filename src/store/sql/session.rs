@@ -1,39 +1,63 @@
 //! Sessions and who is in them.
 
-use super::{Db, Pool, Time, Transaction, begin, row};
-use crate::domain::{Access, Membership, Session, SessionChange, SessionId, Timestamp, UserId};
+use super::{Db, Pool, Time, Transaction, begin, outbox, row};
+use crate::domain::{
+    Access, EventKind, Membership, MessageId, Revoked, Session, SessionChange, SessionId,
+    Timestamp, UserId, Visibility,
+};
 use crate::store::{
     CreatedSession, NewSession, Outgoing, SessionChanged, SessionCursor, SessionPage,
 };
 
+/// The columns of a [`SessionRow`]. None has the name of a message's or a membership's column.
+macro_rules! session_columns {
+    () => {
+        "owner_id, title, agent_id AS session_agent, visibility, member_count, last_message_at, \
+         created_at AS made_at, updated_at AS changed_at"
+    };
+}
+pub(super) use session_columns;
+
 #[derive(sqlx::FromRow)]
-struct AccessRow {
+struct SessionRow {
     owner_id: String,
     title: Option<String>,
-    agent_id: Option<String>,
+    session_agent: Option<String>,
     visibility: String,
     member_count: i64,
     last_message_at: Option<Time>,
-    created_at: Time,
-    updated_at: Time,
-    role: Option<String>,
+    made_at: Time,
+    changed_at: Time,
 }
 
-impl AccessRow {
-    fn read(self, id: &SessionId) -> sqlx::Result<Access> {
-        let membership = self.role.as_deref().map(row::membership).transpose()?;
-        let session = Session {
+impl SessionRow {
+    fn read(self, id: &SessionId) -> sqlx::Result<Session> {
+        Ok(Session {
             id: id.clone(),
             owner: row::id(&self.owner_id)?,
             title: self.title,
-            agent: row::id_if_any(self.agent_id)?,
+            agent: row::id_if_any(self.session_agent)?,
             visibility: row::visibility(&self.visibility)?,
             member_count: row::unsigned(self.member_count)?,
             last_message_at: self.last_message_at.map(Timestamp::from),
-            created_at: self.created_at.into(),
-            updated_at: self.updated_at.into(),
-        };
-        Ok(Access { session, membership })
+            created_at: self.made_at.into(),
+            updated_at: self.changed_at.into(),
+        })
+    }
+}
+
+/// A session, and the role of a user in it.
+#[derive(sqlx::FromRow)]
+pub(super) struct AccessRow {
+    #[sqlx(flatten)]
+    session: SessionRow,
+    membership: Option<String>,
+}
+
+impl AccessRow {
+    pub(super) fn read(self, id: &SessionId) -> sqlx::Result<Access> {
+        let membership = self.membership.as_deref().map(row::membership).transpose()?;
+        Ok(Access { session: self.session.read(id)?, membership })
     }
 }
 
@@ -43,12 +67,13 @@ pub(super) async fn access(
     id: &SessionId,
     user: &UserId,
 ) -> sqlx::Result<Option<Access>> {
-    sqlx::query_as::<Db, AccessRow>(
-        "SELECT s.owner_id, s.title, s.agent_id, s.visibility, s.member_count, \
-         s.last_message_at, s.created_at, s.updated_at, m.role \
+    sqlx::query_as::<Db, AccessRow>(concat!(
+        "SELECT ",
+        session_columns!(),
+        ", m.role AS membership \
          FROM session s LEFT JOIN session_member m ON m.session_id = s.id AND m.user_id = $2 \
          WHERE s.id = $1 AND s.deleted_at IS NULL",
-    )
+    ))
     .bind(id.as_str())
     .bind(user.as_str())
     .fetch_optional(pool)
@@ -104,37 +129,173 @@ pub(super) async fn create(pool: &Pool, new: &NewSession) -> sqlx::Result<Create
     Ok(CreatedSession { created: true, access })
 }
 
+/// The sessions of user `$1`, last active first: the named columns of at most `$2` of them.
+/// `$further` begins with "AND", where it is not empty.
+macro_rules! sessions_of {
+    ($columns:expr, $further:literal) => {
+        concat!(
+            "SELECT ",
+            $columns,
+            " FROM session_member m JOIN session s ON s.id = m.session_id \
+             WHERE m.user_id = $1 AND s.deleted_at IS NULL ",
+            $further,
+            " ORDER BY COALESCE(s.last_message_at, s.created_at) DESC, s.id DESC LIMIT $2",
+        )
+    };
+}
+
+#[derive(sqlx::FromRow)]
+struct PageRow {
+    id: String,
+    #[sqlx(flatten)]
+    access: AccessRow,
+}
+
+/// One statement, which looks at all sessions of the user.
 pub(super) async fn page(
-    _pool: &Pool,
-    _user: &UserId,
-    _after: Option<&SessionCursor>,
-    _limit: u32,
+    pool: &Pool,
+    user: &UserId,
+    after: Option<&SessionCursor>,
+    limit: u32,
 ) -> sqlx::Result<SessionPage> {
-    todo!()
+    macro_rules! columns {
+        () => {
+            concat!("s.id, ", session_columns!(), ", m.role AS membership")
+        };
+    }
+    let statement = match after {
+        None => sessions_of!(columns!(), ""),
+        Some(_) => sessions_of!(
+            columns!(),
+            "AND (COALESCE(s.last_message_at, s.created_at), s.id) < ($3, $4)"
+        ),
+    };
+    // One more than asked for tells whether there are more.
+    let mut page =
+        sqlx::query_as::<Db, PageRow>(statement).bind(user.as_str()).bind(i64::from(limit) + 1);
+    if let Some(after) = after {
+        page = page.bind(Time::from(after.active_at)).bind(after.session.as_str());
+    }
+    let mut rows = page.fetch_all(pool).await?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = rows.len() > limit;
+    rows.truncate(limit);
+    let read = |row: PageRow| row.access.read(&row::id(&row.id)?);
+    let sessions: Vec<Access> = rows.into_iter().map(read).collect::<sqlx::Result<_>>()?;
+    let last = sessions.last().filter(|_| has_more).map(|last| &last.session);
+    let next = last.map(|last| SessionCursor {
+        active_at: last.last_message_at.unwrap_or(last.created_at),
+        session: last.id.clone(),
+    });
+    Ok(SessionPage { sessions, next })
 }
 
-pub(super) async fn ids_of(
-    _pool: &Pool,
-    _user: &UserId,
-    _limit: u32,
-) -> sqlx::Result<Vec<SessionId>> {
-    todo!()
+/// One statement.
+pub(super) async fn ids_of(pool: &Pool, user: &UserId, limit: u32) -> sqlx::Result<Vec<SessionId>> {
+    let rows: Vec<(String,)> = sqlx::query_as(sessions_of!("s.id", ""))
+        .bind(user.as_str())
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await?;
+    rows.into_iter().map(|(id,)| row::id(&id)).collect()
 }
 
+/// One statement; two or three where it may not be open any more.
 pub(super) async fn update(
-    _pool: &Pool,
-    _id: &SessionId,
-    _change: &SessionChange,
+    pool: &Pool,
+    id: &SessionId,
+    change: &SessionChange,
 ) -> sqlx::Result<Option<SessionChanged>> {
-    todo!()
+    let title = change.title.as_ref().and_then(Option::as_deref);
+    let title = title.map(row::storable).transpose()?;
+    let mut transaction = begin(pool).await?;
+    let closed = match change.visibility {
+        Some(Visibility::Private) => close(&mut transaction, id).await?,
+        Some(Visibility::Open) | None => None,
+    };
+    let changed: Option<SessionRow> = sqlx::query_as(concat!(
+        "UPDATE session SET title = CASE WHEN $2 THEN $3 ELSE title END, \
+         agent_id = CASE WHEN $4 THEN $5 ELSE agent_id END, \
+         visibility = COALESCE($6, visibility), updated_at = CASE WHEN $7 THEN ",
+        now!(),
+        " ELSE updated_at END WHERE id = $1 AND deleted_at IS NULL RETURNING ",
+        session_columns!(),
+    ))
+    .bind(id.as_str())
+    .bind(change.title.is_some())
+    .bind(title)
+    .bind(change.agent.is_some())
+    .bind(change.agent.as_ref().and_then(Option::as_ref).map(|agent| agent.as_str()))
+    .bind(change.visibility.map(row::visibility_word))
+    .bind(*change != SessionChange::default())
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let Some(changed) = changed else {
+        transaction.rollback().await?;
+        return Ok(None);
+    };
+    let outgoing = match closed {
+        Some(turn) => {
+            let kind = EventKind::AccessRevoked(Revoked::Guests);
+            Some(outbox::tell(&mut transaction, turn, kind).await?)
+        }
+        None => None,
+    };
+    transaction.commit().await?;
+    Ok(Some(SessionChanged { session: changed.read(id)?, outgoing }))
 }
 
+/// Makes an open session private, and takes its next revision for that. `None` where it is not
+/// open.
+async fn close(transaction: &mut Transaction, id: &SessionId) -> sqlx::Result<Option<Turn>> {
+    let found: Option<TurnRow> = sqlx::query_as(concat!(
+        "UPDATE session SET visibility = 'private', last_revision = last_revision + 1 \
+         WHERE id = $1 AND visibility = 'open' AND deleted_at IS NULL \
+         RETURNING id, last_revision, ",
+        now!(),
+        " AS at",
+    ))
+    .bind(id.as_str())
+    .fetch_optional(&mut **transaction)
+    .await?;
+    found.map(TurnRow::read).transpose()
+}
+
+/// Five statements. A generation's row is locked before its session's, so those that run are
+/// asked to stop first; then, under the session's lock, those that were accepted in between.
 pub(super) async fn delete(
-    _pool: &Pool,
-    _id: &SessionId,
-    _by: &UserId,
+    pool: &Pool,
+    id: &SessionId,
+    by: &UserId,
 ) -> sqlx::Result<Option<Outgoing>> {
-    todo!()
+    let mut transaction = begin(pool).await?;
+    stop_all(&mut transaction, id, by).await?;
+    let Some(turn) = next_turn(&mut transaction, id).await? else {
+        transaction.rollback().await?;
+        return Ok(None);
+    };
+    sqlx::query("UPDATE session SET deleted_at = $2, updated_at = $2 WHERE id = $1")
+        .bind(id.as_str())
+        .bind(Time::from(turn.at))
+        .execute(&mut *transaction)
+        .await?;
+    stop_all(&mut transaction, id, by).await?;
+    let kind = EventKind::AccessRevoked(Revoked::Everyone);
+    let outgoing = outbox::tell(&mut transaction, turn, kind).await?;
+    transaction.commit().await?;
+    Ok(Some(outgoing))
+}
+
+async fn stop_all(transaction: &mut Transaction, id: &SessionId, by: &UserId) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE stream SET stop_requested = $2 \
+         WHERE session_id = $1 AND completed_at IS NULL AND stop_requested IS NULL",
+    )
+    .bind(id.as_str())
+    .bind(by.as_str())
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
 }
 
 /// Where a session's next message stands, and when.
@@ -172,8 +333,26 @@ pub(super) async fn next_place(
 
 /// When a stored event of a session happened, and its revision.
 pub(super) struct Turn {
+    pub(super) session: SessionId,
     pub(super) revision: u64,
     pub(super) at: Timestamp,
+}
+
+#[derive(sqlx::FromRow)]
+struct TurnRow {
+    id: String,
+    last_revision: i64,
+    at: Time,
+}
+
+impl TurnRow {
+    fn read(self) -> sqlx::Result<Turn> {
+        Ok(Turn {
+            session: row::id(&self.id)?,
+            revision: row::unsigned(self.last_revision)?,
+            at: self.at.into(),
+        })
+    }
 }
 
 /// Takes the session's next revision, and its lock until the transaction ends, as [`next_place`]
@@ -183,16 +362,32 @@ pub(super) async fn next_turn(
     transaction: &mut Transaction,
     id: &SessionId,
 ) -> sqlx::Result<Option<Turn>> {
-    let found: Option<(i64, Time)> = sqlx::query_as(concat!(
+    let found: Option<TurnRow> = sqlx::query_as(concat!(
         "UPDATE session SET last_revision = last_revision + 1 WHERE id = $1 \
-         AND deleted_at IS NULL RETURNING last_revision, ",
+         AND deleted_at IS NULL RETURNING id, last_revision, ",
         now!(),
+        " AS at",
     ))
     .bind(id.as_str())
     .fetch_optional(&mut **transaction)
     .await?;
-    let turn = |(revision, at): (i64, Time)| {
-        Ok(Turn { revision: row::unsigned(revision)?, at: at.into() })
-    };
-    found.map(turn).transpose()
+    found.map(TurnRow::read).transpose()
+}
+
+/// As [`next_turn`], for the session of a message. Whether that was deleted is to be asked after.
+pub(super) async fn next_turn_of(
+    transaction: &mut Transaction,
+    id: MessageId,
+) -> sqlx::Result<Option<Turn>> {
+    let found: Option<TurnRow> = sqlx::query_as(concat!(
+        "UPDATE session SET last_revision = last_revision + 1 \
+         WHERE id = (SELECT session_id FROM message WHERE id = $1) \
+         AND deleted_at IS NULL RETURNING id, last_revision, ",
+        now!(),
+        " AS at",
+    ))
+    .bind(id.0)
+    .fetch_optional(&mut **transaction)
+    .await?;
+    found.map(TurnRow::read).transpose()
 }

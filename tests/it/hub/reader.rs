@@ -26,21 +26,31 @@ impl Random {
 pub struct TestReader {
     id: ReaderId,
     user: UserId,
+    dialect: DialectIndex,
     pub full: AtomicBool,
     pub full_after_next: AtomicBool,
     pub closed: AtomicBool,
+    pub disconnected: AtomicUsize,
+    revoked: Mutex<Vec<SessionId>>,
     shown: Mutex<Vec<(String, Value)>>,
 }
 
 impl TestReader {
     pub fn new() -> Arc<Self> {
+        Self::of("ada", Dialects::new(false).by_name("session").unwrap())
+    }
+
+    pub fn of(user: &str, dialect: DialectIndex) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Arc::new(Self {
             id: ReaderId(NEXT.fetch_add(1, Ordering::Relaxed)),
-            user: UserId::new("ada").unwrap(),
+            user: UserId::new(user).unwrap(),
+            dialect,
             full: AtomicBool::new(false),
             full_after_next: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            disconnected: AtomicUsize::new(0),
+            revoked: Mutex::default(),
             shown: Mutex::default(),
         })
     }
@@ -51,6 +61,16 @@ impl TestReader {
 
     pub fn names(&self) -> Vec<String> {
         self.shown.lock().unwrap().iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// What it was shown since it was last asked.
+    pub fn take(&self) -> Vec<(String, Value)> {
+        std::mem::take(&mut *self.shown.lock().unwrap())
+    }
+
+    /// What it may not see any more, each time it was told.
+    pub fn revoked(&self) -> Vec<SessionId> {
+        self.revoked.lock().unwrap().clone()
     }
 
     pub fn deltas(&self, generation: GenerationId) -> Vec<String> {
@@ -103,7 +123,7 @@ impl Reader for TestReader {
         &self.user
     }
     fn dialect(&self) -> DialectIndex {
-        Dialects::new(false).by_name("session").unwrap()
+        self.dialect
     }
     fn offer(&self, frames: &[Frame]) -> Offer {
         if self.full.load(Ordering::SeqCst) {
@@ -122,8 +142,12 @@ impl Reader for TestReader {
     fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
     }
-    fn revoke(&self, _: &SessionId) {}
-    fn disconnect(&self) {}
+    fn revoke(&self, session: &SessionId) {
+        self.revoked.lock().unwrap().push(session.clone());
+    }
+    fn disconnect(&self) {
+        self.disconnected.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 /// A feed that loses some of what passes, or all of it, and doubles the rest.

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+pub mod faulty;
 pub mod redis;
 
 /// How long anything may take to become true.

@@ -1,0 +1,107 @@
+//! What is asked has to be within the limits: how often, how much, and of what shape.
+
+use super::{Answerer, Caller, Shared};
+use crate::domain::command::EMOJI_BYTES_MAX;
+use crate::domain::{Action, AgentId, Error, ErrorCode};
+use crate::telemetry::metrics;
+
+/// The most characters of a title.
+const TITLE_CHARS_MAX: usize = 200;
+/// The most characters of what is searched for.
+const QUERY_CHARS_MAX: usize = 1_000;
+
+impl Shared {
+    /// Counts one `action` of the caller. Before anything else of it.
+    ///
+    /// # Errors
+    /// `RATE_LIMIT` where it is one too many; it is not counted then.
+    pub(super) async fn count(&self, caller: &Caller, action: Action) -> Result<(), Error> {
+        let (name, rate) = (action.name(), self.options.rates.of(action));
+        if rate.count == 0 {
+            return Ok(());
+        }
+        self.adapter.count(&caller.user, name, rate).await.map_err(|after| {
+            metrics::rate_limited(name).increment(1);
+            Error::new(ErrorCode::RateLimit, format!("Too many requests ({name})"))
+                .retry_after(after)
+        })
+    }
+
+    pub(super) fn check_content(&self, field: &str, content: &str) -> Result<(), Error> {
+        check_text(field, content, self.options.content_chars_max)
+    }
+
+    /// The agent has to exist.
+    pub(super) fn answerer(&self, agent: &AgentId) -> Result<&Answerer, Error> {
+        self.answerers.by_agent.get(agent).ok_or_else(|| Error::not_found("agent"))
+    }
+}
+
+/// A title is taken as it is given.
+pub(super) fn check_title(title: &str) -> Result<(), Error> {
+    check_text("title", title, TITLE_CHARS_MAX)?;
+    if title.chars().any(char::is_control) {
+        return Err(Error::invalid("title must not contain control characters"));
+    }
+    Ok(())
+}
+
+pub(super) fn check_query(query: &str) -> Result<(), Error> {
+    check_text("query", query, QUERY_CHARS_MAX)
+}
+
+pub(super) fn check_emoji(emoji: &str) -> Result<(), Error> {
+    if emoji.is_empty() || emoji.len() > EMOJI_BYTES_MAX || emoji.chars().any(char::is_control) {
+        return Err(Error::invalid(format!(
+            "emoji must have 1 to {EMOJI_BYTES_MAX} bytes and no control characters"
+        )));
+    }
+    Ok(())
+}
+
+/// PostgreSQL cannot store NUL in text.
+fn check_text(field: &str, text: &str, chars_max: usize) -> Result<(), Error> {
+    if text.is_empty() || text.chars().nth(chars_max).is_some() {
+        return Err(Error::invalid(format!("{field} must have 1 to {chars_max} characters")));
+    }
+    if text.contains('\0') {
+        return Err(Error::invalid(format!("{field} must not contain NUL")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_title_has_up_to_200_characters_and_none_that_control() {
+        for good in ["a", " ", "Ein Gespräch über 東京 👩‍👩‍👧", &"é".repeat(200)] {
+            assert_eq!(check_title(good), Ok(()), "{good}");
+        }
+        for bad in ["", "a\0", "a\nb", "\u{7f}", "a\u{85}b", &"é".repeat(201)] {
+            assert_eq!(check_title(bad).map_err(|e| e.code), Err(ErrorCode::Invalid), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_counted_in_characters_and_has_no_nul() {
+        assert_eq!(check_text("content", "😀😀\n", 3), Ok(()));
+        for (bad, says) in [
+            ("", "content must have 1 to 3 characters"),
+            ("😀😀😀😀", "content must have 1 to 3 characters"),
+            ("a\0b", "content must not contain NUL"),
+        ] {
+            assert_eq!(check_text("content", bad, 3), Err(Error::invalid(says)));
+        }
+    }
+
+    #[test]
+    fn an_emoji_is_short_and_controls_nothing() {
+        assert_eq!(check_emoji("👩‍❤️‍💋‍👩"), Ok(()));
+        assert_eq!(check_emoji(&"x".repeat(EMOJI_BYTES_MAX)), Ok(()));
+        for bad in ["", "\0", "a\n", &"x".repeat(EMOJI_BYTES_MAX + 1)] {
+            assert!(check_emoji(bad).is_err(), "{bad:?}");
+        }
+    }
+}

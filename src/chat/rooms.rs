@@ -1,0 +1,248 @@
+//! Joining sessions and leaving them, and what a reader that joins is told first.
+
+use std::collections::HashSet;
+
+use super::access::standing;
+use super::failure::{stored, unavailable};
+use super::presence::passing;
+use super::{Caller, Chat, Done, Visit, Waiting};
+use crate::domain::command::Join;
+use crate::domain::{
+    Access, Action, ActiveGeneration, Error, ErrorCode, Joined, Message, Reply, SessionId, Signal,
+};
+use crate::store::Missed;
+
+/// The most missed messages that a join brings.
+const MISSED_MAX: u32 = 100;
+/// The most bytes of content that a join brings, but for a single message that is longer.
+const MISSED_BYTES_MAX: usize = 256 * 1024;
+/// How often a reader joins anew because what it is in the session changed meanwhile.
+const JOIN_ATTEMPTS: usize = 3;
+/// The most characters of a name that others are shown while somebody types.
+const NAME_CHARS_MAX: usize = 100;
+
+impl Chat {
+    /// Counts a join, unless the user is in the session or was a moment ago.
+    pub(super) async fn count_join(&self, visit: &Visit, id: &SessionId) -> Result<(), Error> {
+        let (shared, caller) = (&self.shared, &visit.caller);
+        if visit.joined.contains(id) || shared.devices.are_in(id, &caller.user) {
+            return Ok(());
+        }
+        let window = shared.options.rejoin_window;
+        let was_in = passing("read who was in", shared.adapter.was_in(id, &caller.user, window));
+        // Where that is not known: after an outage all come back at once.
+        if was_in.await.unwrap_or(true) {
+            return Ok(());
+        }
+        shared.count(caller, Action::Join).await
+    }
+
+    pub(super) async fn join(&self, visit: &mut Visit, join: Join) -> Result<Done, Error> {
+        let Join { session: id, last_message, texts } = join;
+        let shared = &self.shared;
+        // First, since a session that does not exist is made by asking for it.
+        self.make_room(visit, &id)?;
+        let access = shared.access(&visit.caller, &id).await?;
+        // The reader's place first, then what is stored: nothing falls between the two.
+        let (access, active) = self.take_place(visit, access, &texts).await?;
+        let missed = match last_message {
+            None => None,
+            Some(last) => match shared.store.missed(&id, last, MISSED_MAX).await {
+                Ok(missed) => Some(missed),
+                Err(error) => {
+                    self.leave(visit, &id).await;
+                    return Err(stored(error));
+                }
+            },
+        };
+        let online = shared.arrive(&visit.caller, &id, visit.reader.id()).await;
+        let missed = missed.map(cap);
+        let has_more = missed.as_ref().is_some_and(|missed| missed.has_more);
+        let messages = missed.map(|missed| missed.messages);
+        let known: HashSet<_> = messages.iter().flatten().map(|message| message.id).collect();
+        // Stored since, but not in the log yet: it is among the missed.
+        let active = active.into_iter().filter(|active| !known.contains(&active.message)).collect();
+        let joined = Joined {
+            session: access.session,
+            membership: access.membership,
+            online: online.users,
+            online_count: online.count,
+            active,
+            missed: messages,
+            has_more,
+        };
+        Ok(Done {
+            reply: Reply::Joined(Box::new(joined)),
+            waiting: Some(Waiting { session: id, known }),
+        })
+    }
+
+    /// Has the hub take the reader in. What takes the right away from somebody tells the readers
+    /// that the hub has by then: so whether the caller may see the session, and as what, is read
+    /// again afterwards.
+    async fn take_place(
+        &self,
+        visit: &mut Visit,
+        mut access: Access,
+        texts: &[(crate::domain::GenerationId, u64)],
+    ) -> Result<(Access, Vec<ActiveGeneration>), Error> {
+        let shared = &self.shared;
+        let id = access.session.id.clone();
+        let was_in = !visit.joined.insert(id.clone());
+        for _ in 0..JOIN_ATTEMPTS {
+            let reader = visit.reader.clone();
+            let stands = standing(&access);
+            let joined = match shared.hub.join(&id, reader, stands, texts).await {
+                Ok(active) => shared.see(&visit.caller, &id).await.map(|access| (access, active)),
+                Err(error) => Err(unavailable(error)),
+            };
+            match joined {
+                // A reader that was in stays as it is.
+                Ok(joined) if was_in || standing(&joined.0) == stands => return Ok(joined),
+                Ok((changed, _)) => {
+                    shared.hub.leave(&id, visit.reader.id());
+                    access = changed;
+                }
+                Err(error) => {
+                    self.leave(visit, &id).await;
+                    return Err(error);
+                }
+            }
+        }
+        self.leave(visit, &id).await;
+        Err(Error::new(ErrorCode::Internal, "The session's members changed too often: try again"))
+    }
+
+    /// Whether the reader may join one more.
+    pub(super) fn make_room(&self, visit: &Visit, id: &SessionId) -> Result<(), Error> {
+        let max = self.shared.options.joined_max;
+        if visit.joined.contains(id) || visit.joined.len() < max {
+            return Ok(());
+        }
+        let message = format!("A connection may join at most {max} sessions");
+        Err(Error::new(ErrorCode::RateLimit, message))
+    }
+
+    /// The reader leaves for good.
+    pub(super) async fn leave(&self, visit: &mut Visit, session: &SessionId) {
+        visit.joined.remove(session);
+        let reader = visit.reader.id();
+        self.shared.hub.leave(session, reader);
+        self.shared.leave(&visit.caller, session, reader).await;
+    }
+
+    /// Tells the others that the caller types, or no longer does. Where the reader has joined,
+    /// no database is asked.
+    pub(super) async fn relay_typing(
+        &self,
+        visit: &Visit,
+        session: &SessionId,
+        name: Option<String>,
+        active: bool,
+    ) -> Result<(), Error> {
+        let (shared, caller) = (&self.shared, &visit.caller);
+        if active {
+            shared.count(caller, Action::Type).await?;
+        }
+        if !visit.joined.contains(session) {
+            shared.see(caller, session).await?;
+        }
+        shared.signal(session, typing(caller, name, active)).await;
+        Ok(())
+    }
+}
+
+fn typing(caller: &Caller, name: Option<String>, active: bool) -> Signal {
+    let user = caller.user.clone();
+    let name = name.or_else(|| caller.name.clone());
+    let name = name.map(|name| name.chars().take(NAME_CHARS_MAX).collect());
+    if active { Signal::TypingStarted { user, name } } else { Signal::TypingStopped { user, name } }
+}
+
+/// Cuts what was missed to [`MISSED_BYTES_MAX`]: a page is one packet, whatever its messages hold.
+/// What is cut off is what `has_more` tells of: the last ones, or the oldest of the newest.
+fn cap(mut missed: Missed) -> Missed {
+    let all = missed.messages.len();
+    let mut bytes = 0;
+    let mut fits = |message: &Message| {
+        bytes += message.content.len();
+        bytes <= MISSED_BYTES_MAX
+    };
+    if missed.newest {
+        let kept = missed.messages.iter().rev().take_while(|message| fits(message)).count();
+        missed.messages.drain(..all - kept.max(1).min(all));
+    } else {
+        let kept = missed.messages.iter().take_while(|message| fits(message)).count();
+        missed.messages.truncate(kept.max(1));
+    }
+    missed.has_more |= missed.messages.len() < all;
+    missed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Author, MessageId, Timestamp, UserId};
+
+    fn message(ordinal: u64, bytes: usize) -> Message {
+        let at = Timestamp::from_millis(0);
+        Message {
+            id: MessageId::new(),
+            session: SessionId::new("s").unwrap(),
+            ordinal,
+            user: None,
+            agent: None,
+            author: Author::User,
+            content: "x".repeat(bytes),
+            metadata: serde_json::Map::new(),
+            tokens: None,
+            usage: None,
+            parent: None,
+            client_message_id: None,
+            edited_at: None,
+            deleted_at: None,
+            created_at: at,
+            updated_at: at,
+            reactions: Vec::new(),
+            attachments: Vec::new(),
+        }
+    }
+
+    fn capped(sizes: &[usize], newest: bool) -> (Vec<u64>, bool) {
+        let messages = (1..).zip(sizes).map(|(ordinal, size)| message(ordinal, *size)).collect();
+        let capped = cap(Missed { messages, has_more: false, newest });
+        (capped.messages.iter().map(|message| message.ordinal).collect(), capped.has_more)
+    }
+
+    #[test]
+    fn a_page_is_cut_where_has_more_tells_of_the_rest() {
+        let half = MISSED_BYTES_MAX / 2;
+        assert_eq!(capped(&[half, half, half], false), (vec![1, 2], true));
+        assert_eq!(capped(&[half, half, half], true), (vec![2, 3], true));
+        assert_eq!(capped(&[half, half], false), (vec![1, 2], false));
+        assert_eq!(capped(&[half * 3, 1], false), (vec![1], true), "never none of some");
+        assert_eq!(capped(&[1, half * 3], true), (vec![2], true));
+        assert_eq!(capped(&[], true), (vec![], false));
+        assert_eq!(capped(&[], false), (vec![], false));
+    }
+
+    #[test]
+    fn who_types_is_called_as_they_say_else_as_their_token_does() {
+        let caller = |name: Option<&str>| Caller {
+            user: UserId::new("ada").unwrap(),
+            name: name.map(str::to_owned),
+        };
+        let name =
+            |caller: &Caller, own: Option<&str>| match typing(caller, own.map(str::to_owned), true)
+            {
+                Signal::TypingStarted { name, .. } => name,
+                other => panic!("{other:?}"),
+            };
+        assert_eq!(name(&caller(None), None), None);
+        assert_eq!(name(&caller(Some("Ada")), None).as_deref(), Some("Ada"));
+        assert_eq!(name(&caller(Some("Ada")), Some("A.")).as_deref(), Some("A."));
+        assert_eq!(name(&caller(None), Some(&"é".repeat(101))), Some("é".repeat(100)));
+        let stopped = typing(&caller(None), None, false);
+        assert!(matches!(stopped, Signal::TypingStopped { .. }), "{stopped:?}");
+    }
+}

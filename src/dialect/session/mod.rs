@@ -1,0 +1,91 @@
+//! The dialect `session`: the native and richest one.
+
+mod answer;
+mod decode;
+mod encode;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::wire::ErrorJson;
+use super::{Answer, Dialect, Frame, Greeting, Ids, Refusal, Shown};
+use crate::domain::{Command, Error, ErrorCode, PresenceChange, Reply, SessionId};
+
+pub(super) struct SessionDialect {
+    pub(super) cumulative: bool,
+}
+
+impl Dialect for SessionDialect {
+    fn name(&self) -> &'static str {
+        "session"
+    }
+
+    fn commands(&self) -> &'static [&'static str] {
+        decode::COMMANDS
+    }
+
+    fn shown(&self) -> &'static [&'static str] {
+        encode::SHOWN
+    }
+
+    fn decode(&self, event: &str, args: &[&RawValue]) -> Result<Command, Error> {
+        decode::command(event, args)
+    }
+
+    fn encode(&self, session: &SessionId, shown: Shown<'_>) -> Vec<Frame> {
+        match shown {
+            Shown::Event { event, seq } => encode::event(session, event, seq),
+            Shown::Text(text) => vec![stream::chunk(session, text, self.cumulative)],
+            Shown::Signal(signal) => vec![encode::signal(session, signal)],
+        }
+    }
+
+    fn presence(&self, change: &PresenceChange) -> Option<Frame> {
+        Some(encode::presence(change))
+    }
+
+    fn revoked(&self, session: &SessionId) -> Frame {
+        let error = Error::new(ErrorCode::NotFound, "You may not see this session any more");
+        self.error(&Refusal { event: "session:join", error: &error, ids: &Ids::session(session) })
+    }
+
+    fn answer(&self, reply: &Reply) -> Answer {
+        answer::answer(reply)
+    }
+
+    fn greet(&self, greeting: Greeting<'_>) -> Option<Frame> {
+        Some(Frame::new(
+            "connection:success",
+            &json!({
+                "userId": greeting.user,
+                "socketId": greeting.socket,
+                "nodeId": greeting.node,
+                "serverTime": greeting.now.to_string(),
+                "recovered": greeting.recovered,
+            }),
+        ))
+    }
+
+    fn error(&self, refusal: &Refusal<'_>) -> Frame {
+        Frame::new("error", &ErrorJson::from(refusal))
+    }
+
+    fn shutdown(&self, reconnect_in: Duration) -> Frame {
+        Frame::new(
+            "server:shutdown",
+            &json!({
+                "message": "This server is shutting down",
+                "reconnectInMs": u64::try_from(reconnect_in.as_millis()).unwrap_or(u64::MAX),
+            }),
+        )
+    }
+
+    fn timeout(&self) -> Frame {
+        Frame::new("server:timeout", &json!({ "message": "This connection has reached its age" }))
+    }
+}

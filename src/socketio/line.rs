@@ -1,0 +1,79 @@
+//! What is sent to a socket, counted, in its dialect. It holds no socket, so that what waits inside
+//! one may hold it.
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use socketioxide::SendError;
+use socketioxide::adapter::LocalAdapter;
+use socketioxide::extract::AckSender;
+use socketioxide::socket::Socket;
+
+use super::{Edge, NAMESPACE};
+use crate::dialect::{Dialect, DialectIndex, Frame, Ids, Refusal, wire};
+use crate::domain::Error;
+use crate::net::Outbound;
+use crate::telemetry::metrics;
+
+/// The most characters of an event's name that an error repeats.
+const NAME_CHARS_SHOWN: usize = 64;
+
+/// Where a client wants its answer, if it wants one.
+pub(super) type Ack = Option<AckSender<LocalAdapter>>;
+
+#[derive(Clone)]
+pub(super) struct Line {
+    pub edge: Arc<Edge>,
+    pub outbound: Arc<Outbound>,
+    pub dialect: DialectIndex,
+}
+
+impl Line {
+    pub(super) fn dialect(&self) -> &dyn Dialect {
+        self.edge.dialects.get(self.dialect)
+    }
+
+    /// Whether the socket may be given answers to commands.
+    pub(super) fn has_room(&self) -> bool {
+        self.outbound.outstanding() <= self.edge.options.outbound_max
+    }
+
+    pub(super) fn emit(
+        &self,
+        socket: &Socket<LocalAdapter>,
+        frame: &Frame,
+    ) -> Result<(), SendError> {
+        socket.emit(frame.event, &*frame.payload)?;
+        let bytes = frame.packet_bytes(NAMESPACE);
+        self.outbound.queued(bytes);
+        self.edge.sent.of(frame.event).increment(1);
+        metrics::handles().sent_bytes.increment(bytes);
+        Ok(())
+    }
+
+    /// Tells a client why its command was not carried out: through the acknowledgement where it
+    /// asked for one, else as the dialect's error event.
+    pub(super) fn refuse(
+        &self,
+        socket: &Socket<LocalAdapter>,
+        ack: Ack,
+        event: &str,
+        ids: &Ids,
+        error: &Error,
+    ) {
+        let event: String = event.chars().take(NAME_CHARS_SHOWN).collect();
+        let refusal = Refusal { event: &event, error, ids };
+        match ack {
+            Some(ack) => acknowledge(Some(ack), &wire::failed(&refusal)),
+            // Full or closed: there is nobody to tell.
+            None => drop(self.emit(socket, &self.dialect().error(&refusal))),
+        }
+    }
+}
+
+pub(super) fn acknowledge(ack: Ack, json: &RawValue) {
+    if let Some(ack) = ack {
+        // Full or closed: there is nobody to tell.
+        let _ = ack.send(json);
+    }
+}

@@ -1,0 +1,222 @@
+//! The words that messages are found by, made here for both databases and for messages and
+//! queries alike, so that both databases find the same. It must not know any of them.
+//!
+//! A word is a run of letters and digits without regard to case, accents and compatibility forms.
+//! There are no stems and no stop words. Scripts that write no spaces between words are found by
+//! their characters: a message has each of them and each pair of neighbours, and a query asks for
+//! its pairs.
+//!
+//! Each word begins with a digest of its session. So the index alone tells a session's words from
+//! all others', and what is asked costs what it matches there, however large the session and the
+//! rest of the database are.
+
+use std::collections::HashSet;
+
+use sha2::{Digest, Sha256};
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
+
+use crate::domain::SessionId;
+
+/// The most different words kept of a message, its first ones. 32,000 Chinese characters seldom
+/// have as many, and no 32,000 characters of a language with spaces do.
+const WORDS_MAX: usize = 20_000;
+
+/// The most different words minded of a query, its first ones.
+const QUERY_WORDS_MAX: usize = 64;
+
+/// The most bytes kept of a word.
+const WORD_BYTES_MAX: usize = 64;
+
+/// The words of a message that stands in `session`, each once. ASCII letters and digits, and
+/// characters beyond ASCII.
+pub(super) fn of_message(session: &SessionId, text: &str) -> Vec<String> {
+    let mut kept = Kept::new(session, WORDS_MAX);
+    let mut before = None;
+    for piece in pieces(text) {
+        if kept.is_full() {
+            break;
+        }
+        let neighbour = before.take();
+        match piece {
+            Piece::Word(word) => kept.keep(&word),
+            Piece::Character(character) => {
+                kept.keep(character.encode_utf8(&mut [0; 4]));
+                if let Some(neighbour) = neighbour {
+                    kept.keep(&pair(neighbour, character));
+                }
+                before = Some(character);
+            }
+            Piece::Space => {}
+        }
+    }
+    kept.words
+}
+
+/// The words that a message of `session` must have, all of them, to be found by `query`.
+pub(super) fn of_query(session: &SessionId, query: &str) -> Vec<String> {
+    let mut kept = Kept::new(session, QUERY_WORDS_MAX);
+    // The one before, and whether it has its part in a pair.
+    let mut before: Option<(char, bool)> = None;
+    for piece in pieces(query).chain([Piece::Space]) {
+        if kept.is_full() {
+            break;
+        }
+        let neighbour = before.take();
+        match (piece, neighbour) {
+            (Piece::Character(character), Some((neighbour, _))) => {
+                kept.keep(&pair(neighbour, character));
+                before = Some((character, true));
+                continue;
+            }
+            (Piece::Character(character), None) => before = Some((character, false)),
+            (piece, neighbour) => {
+                if let Some((alone, false)) = neighbour {
+                    kept.keep(alone.encode_utf8(&mut [0; 4]));
+                }
+                if let Piece::Word(word) = piece {
+                    kept.keep(&word);
+                }
+            }
+        }
+    }
+    kept.words
+}
+
+/// Different words, in the order they came.
+struct Kept {
+    session: String,
+    max: usize,
+    known: HashSet<String>,
+    words: Vec<String>,
+}
+
+impl Kept {
+    fn new(session: &SessionId, max: usize) -> Self {
+        Self { session: digest(session), max, known: HashSet::new(), words: Vec::new() }
+    }
+
+    fn is_full(&self) -> bool {
+        self.words.len() >= self.max
+    }
+
+    fn keep(&mut self, word: &str) {
+        if self.is_full() {
+            return;
+        }
+        let word = format!("{}{}", self.session, &word[..word.floor_char_boundary(WORD_BYTES_MAX)]);
+        if self.known.insert(word.clone()) {
+            self.words.push(word);
+        }
+    }
+}
+
+/// Of one length, so that no session's word is also another's: 80 bits of a digest in 16 letters
+/// and digits. A session's own id may have characters that a word must not have, and be long.
+fn digest(session: &SessionId) -> String {
+    const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let digest = Sha256::digest(session.as_str().as_bytes());
+    let bits = digest.iter().take(10).fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
+    (0..16).map(|at| char::from(DIGITS[(bits >> (5 * at) & 31) as usize])).collect()
+}
+
+/// What a text is made of.
+#[derive(Debug, PartialEq)]
+enum Piece {
+    /// Of a script that writes spaces.
+    Word(String),
+    /// Of a script that writes none.
+    Character(char),
+    /// Whatever divides the others.
+    Space,
+}
+
+fn pieces(text: &str) -> impl Iterator<Item = Piece> {
+    let mut characters = folded(text).peekable();
+    std::iter::from_fn(move || {
+        let first = characters.next()?;
+        if is_unspaced(first) {
+            return Some(Piece::Character(first));
+        }
+        if !is_of_word(first) {
+            return Some(Piece::Space);
+        }
+        let mut word = String::from(first);
+        while let Some(next) = characters.next_if(|next| is_of_word(*next) && !is_unspaced(*next)) {
+            // What would be cut off anyway is not gathered.
+            if word.len() < WORD_BYTES_MAX {
+                word.push(next);
+            }
+        }
+        Some(Piece::Word(word))
+    })
+}
+
+/// Without regard to case, accents and compatibility forms. What is left of letters with marks
+/// that are no accents (a kana's voice, a vowel of Devanagari) is composed again.
+fn folded(text: &str) -> impl Iterator<Item = char> {
+    text.chars()
+        .nfkd()
+        .flat_map(char::to_lowercase)
+        .filter(|character| !is_dropped(*character))
+        .flat_map(spelled)
+        .nfc()
+}
+
+/// The plain spelling of letters that do not decompose into one.
+fn spelled(character: char) -> impl Iterator<Item = char> {
+    let (first, second) = match character {
+        'ß' => ('s', Some('s')),
+        'æ' => ('a', Some('e')),
+        'œ' => ('o', Some('e')),
+        'þ' => ('t', Some('h')),
+        'ø' => ('o', None),
+        'ł' => ('l', None),
+        'đ' | 'ð' => ('d', None),
+        'ħ' => ('h', None),
+        'ı' => ('i', None),
+        'ς' => ('σ', None),
+        other => (other, None),
+    };
+    [Some(first), second].into_iter().flatten()
+}
+
+/// Accents, the vowel points of Hebrew and Arabic, and what is not seen.
+fn is_dropped(character: char) -> bool {
+    matches!(character,
+        '\u{300}'..='\u{36f}' | '\u{483}'..='\u{487}' | '\u{1ab0}'..='\u{1aff}'
+        | '\u{1dc0}'..='\u{1dff}' | '\u{20d0}'..='\u{20ff}' | '\u{fe20}'..='\u{fe2f}'
+        | '\u{591}'..='\u{5bd}' | '\u{5bf}' | '\u{5c1}' | '\u{5c2}' | '\u{5c4}' | '\u{5c5}'
+        | '\u{5c7}' | '\u{610}'..='\u{61a}' | '\u{640}' | '\u{64b}'..='\u{65f}' | '\u{670}'
+        | '\u{6d6}'..='\u{6dc}' | '\u{6df}'..='\u{6e4}' | '\u{6e7}' | '\u{6e8}'
+        | '\u{6ea}'..='\u{6ed}'
+        // The soft hyphen, joiners, direction and variation.
+        | '\u{ad}' | '\u{61c}' | '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}' | '\u{2066}'..='\u{2069}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+        | '\u{e0100}'..='\u{e01ef}')
+}
+
+/// Letters, digits, and the marks that were not dropped.
+fn is_of_word(character: char) -> bool {
+    character.is_alphanumeric() || is_combining_mark(character)
+}
+
+/// Whether it belongs to a word of a script that writes no spaces between words.
+fn is_unspaced(character: char) -> bool {
+    let of_script = matches!(character,
+        // Thai and Lao, Myanmar, Khmer, and their relatives.
+        '\u{e00}'..='\u{eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}'
+        | '\u{1950}'..='\u{19ff}' | '\u{1a20}'..='\u{1aaf}' | '\u{1b00}'..='\u{1b7f}'
+        | '\u{a980}'..='\u{a9ff}' | '\u{aa60}'..='\u{aadf}'
+        // Han, kana, Bopomofo and Yi.
+        | '\u{2e80}'..='\u{2fdf}' | '\u{3005}'..='\u{3007}' | '\u{3021}'..='\u{3029}'
+        | '\u{3031}'..='\u{3035}' | '\u{303b}' | '\u{3041}'..='\u{312f}'
+        | '\u{31a0}'..='\u{31bf}' | '\u{31f0}'..='\u{31ff}' | '\u{3400}'..='\u{4dbf}'
+        | '\u{4e00}'..='\u{a4cf}' | '\u{f900}'..='\u{faff}' | '\u{1aff0}'..='\u{1b16f}'
+        | '\u{20000}'..='\u{3ffff}');
+    of_script && is_of_word(character)
+}
+
+fn pair(first: char, second: char) -> String {
+    String::from_iter([first, second])
+}
