@@ -128,7 +128,7 @@ async function owner(cluster, name) {
     }
     return texts;
   };
-  return { sub, api, ids, devices, stored, words: Object.values(words) };
+  return { sub, api, ids, devices, stored, words: Object.values(words), labels: { sub, ...words } };
 }
 
 /** The routes of the API as templates of requests. */
@@ -204,7 +204,7 @@ for (const AUTO_CREATE_SESSIONS of ['false', 'true']) {
               socket.emit(event, payload);
               await flushed({ socket });
               const errors = heard.events.filter(({ name }) => name === 'error');
-              return plain(`${acked}\n${JSON.stringify(errors)}`, theirs, alice.ids);
+              return plain(`${acked}\n${JSON.stringify(errors)}`, theirs, alice.ids, alice.labels);
             };
             const foreign = await answer(bob.ids);
             // Asked for ids that do not exist, and with creation on, the server would make them.
@@ -228,7 +228,7 @@ for (const AUTO_CREATE_SESSIONS of ['false', 'true']) {
             const { status, headers, text } = await api.call(method, given.length ? `${target}?${new URLSearchParams(given)}` : target, body);
             raw.push(text, JSON.stringify([...headers]));
             const kept = [...headers.keys()].filter((header) => !/^(date|content-length)$/.test(header)).sort();
-            return plain(`${status} ${kept}\n${text}`, theirs, alice.ids);
+            return plain(`${status} ${kept}\n${text}`, theirs, alice.ids, alice.labels);
           };
           const foreign = await answer(bob.ids);
           if (route === 'POST /api/chat/sessions') taken.push(foreign); // the one that may tell that it is taken
