@@ -1,11 +1,12 @@
 # What a developer types. `make test` and `make cluster` install from Debian what is missing.
 
-.PHONY: help build test rust e2e check fmt cluster bench install
+.PHONY: help build test rust e2e openapi check fmt cluster bench install
 
 help:
-	@echo 'make test      everything: cargo test and the end-to-end suites'
+	@echo 'make test      everything: cargo test, the end-to-end suites, the OpenAPI document'
 	@echo 'make rust      cargo test only             (TESTS=name filters)'
 	@echo 'make e2e       the end-to-end suites only  (SUITE=stream runs one)'
+	@echo 'make openapi   the OpenAPI document and its routes only'
 	@echo 'make check     format, lints, documentation'
 	@echo 'make cluster   three nodes behind nginx on this machine (CLUSTER_PORT=8080)'
 	@echo 'make bench     how much later another node gets each chunk (ARGS="--runs 5")'
@@ -19,7 +20,7 @@ install:
 	@dev/install.sh
 
 test: install
-	@dev/services.sh dev/test.sh rust e2e
+	@dev/services.sh dev/test.sh rust e2e openapi
 
 rust:
 	@dev/install.sh minimal
@@ -27,6 +28,10 @@ rust:
 
 e2e: install
 	@dev/services.sh dev/test.sh e2e
+
+openapi:
+	@dev/install.sh minimal openapi
+	@dev/services.sh dev/test.sh openapi
 
 check:
 	cargo fmt --all --check

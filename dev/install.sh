@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# dev/install.sh [minimal|tests|browser]…: installs from Debian what is missing, and nothing when
+# dev/install.sh [minimal|tests|browser|openapi]…: installs from Debian what is missing, and nothing when
 # nothing is (then it needs no root).
 #
 #   minimal   what `make cluster` needs: Redis, PostgreSQL, nginx, a C compiler
 #   tests     minimal, Node.js with npm, and tests/e2e's packages
 #   browser   Chromium
+#   openapi   Python with venv, and tests/openapi's packages
 #
 # The default is all of them. Installed servers are not started: every script here runs its own.
 set -euo pipefail
@@ -58,8 +59,17 @@ install_packages() {
   cp "$lock" "$stamp"
 }
 
-[[ $# -gt 0 ]] || set -- tests browser
-with_packages=no
+# The same for the document's checks, in a virtual environment.
+install_python_packages() {
+  local venv=$ROOT/tests/openapi/.venv list=$ROOT/tests/openapi/requirements.txt
+  if [[ -e $venv/.installed ]] && cmp -s "$list" "$venv/.installed"; then return; fi
+  python3 -m venv --clear "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$list" </dev/null >&2
+  cp "$list" "$venv/.installed"
+}
+
+[[ $# -gt 0 ]] || set -- tests browser openapi
+with_packages=no with_python=no
 for part; do
   case $part in
     minimal) need_minimal ;;
@@ -69,6 +79,13 @@ for part; do
       need npm -- npm
       with_packages=yes
       ;;
+    openapi)
+      need python3 python3-venv -- python3
+      # Debian's python3 alone has no pip to put into it.
+      python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+      need curl -- curl
+      with_python=yes
+      ;;
     browser) [[ -n ${CHROMIUM:-} ]] || need chromium -- chromium ;;
     *) die "unknown part: $part" ;;
   esac
@@ -76,3 +93,4 @@ done
 command -v cargo >/dev/null || die 'cargo is missing: install Rust 1.94 or newer from https://rustup.rs'
 if ((${#missing[@]})); then install_missing; fi
 if [[ $with_packages == yes ]]; then install_packages; fi
+if [[ $with_python == yes ]]; then install_python_packages; fi

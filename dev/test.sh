@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# dev/test.sh [rust] [e2e]: the tests, and their counts at the end. Needs the services of
+# dev/test.sh [rust] [e2e] [openapi]: the tests, and their counts at the end. Needs the services of
 # dev/services.sh. SUITE=stream runs tests/e2e/stream.test.mjs only; TESTS=… filters cargo's.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 [[ -n ${TEST_REDIS_URL:-} && -n ${TEST_DATABASE_URL:-} ]] ||
   { echo 'dev/test.sh: run it through dev/services.sh' >&2; exit 2; }
-[[ $# -gt 0 ]] || set -- rust e2e
+[[ $# -gt 0 ]] || set -- rust e2e openapi
 
 logs=$(mktemp -d "${TMPDIR:-/tmp}/tokencast-test.XXXXXX")
 trap 'rm -rf "$logs"' EXIT
@@ -28,25 +28,39 @@ rust() {
     END { printf "Rust:        %d passed, %d failed, %d ignored", p, f, i }' "$logs/rust")")
 }
 
-e2e() {
-  local bin=${TOKENCAST_BIN:-} files=(tests/e2e/*.test.mjs)
+# The program to test: TOKENCAST_BIN, or the one built here.
+program() {
+  local bin=${TOKENCAST_BIN:-}
   if [[ -z $bin ]]; then
-    build
+    build >&2
     bin=${CARGO_TARGET_DIR:-target}/debug/tokencast
   fi
   [[ -x $bin ]] || { echo "dev/test.sh: no program at $bin" >&2; exit 2; }
+  readlink -f "$bin"
+}
+
+e2e() {
+  local bin files=(tests/e2e/*.test.mjs)
+  bin=$(program)
   [[ -z ${SUITE:-} ]] || files=("tests/e2e/$SUITE.test.mjs")
   # Each test has a limit of its own; this one is for a runner that hangs.
-  TOKENCAST_BIN=$(readlink -f "$bin") timeout --foreground 30m node --test --test-concurrency=1 \
+  TOKENCAST_BIN=$bin timeout --foreground 30m node --test --test-concurrency=1 \
     --test-reporter=spec --test-reporter-destination=stdout \
     --test-reporter=tap --test-reporter-destination="$logs/e2e" "${files[@]}" || status=1
   summary+=("$(awk '/^# pass / { p = $3 } /^# fail / { f = $3 } /^# cancelled / { c = $3 } /^# skipped / { s = $3 }
     END { printf "End to end:  %d passed, %d failed, %d skipped", p, f + c, s }' "$logs/e2e")")
 }
 
+openapi() {
+  local bin
+  bin=$(program)
+  dev/openapi.sh "$bin" >"$logs/openapi" || status=1
+  summary+=("OpenAPI:     $(tail -n 1 "$logs/openapi")")
+}
+
 for part; do
   case $part in
-    rust | e2e) "$part" ;;
+    rust | e2e | openapi) "$part" ;;
     *) echo "dev/test.sh: unknown part: $part" >&2; exit 2 ;;
   esac
 done

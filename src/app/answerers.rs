@@ -21,7 +21,10 @@ pub(super) fn answerers(config: &Config) -> anyhow::Result<Answerers> {
             max_tokens: agent.max_tokens,
             timeout: agent.timeout,
         };
-        by_agent.insert(agent.id.clone(), Answerer { voice, model: agent.model.clone() });
+        by_agent.insert(
+            agent.id.clone(),
+            Answerer { name: agent.name.clone(), voice, model: agent.model.clone() },
+        );
     }
     Ok(Answerers { by_agent, default: config.agents.default.clone() })
 }

@@ -111,7 +111,7 @@ impl App {
         let chat = Chat::new(parts, chat_options(node, config), absences, &background);
         let verifier = Arc::new(Verifier::new(&config.auth));
         let sockets = SocketEdge::new(
-            chat,
+            chat.clone(),
             verifier.clone(),
             dialects.clone(),
             socket_options(node, &dialects, config)?,
@@ -120,17 +120,20 @@ impl App {
         background.spawn(async move { metrics::upkeep(&stop).await });
 
         let readiness = Readiness::default();
+        let origins = Origins::new(&config.server.cors_origins, PATH);
         let http = public(HttpState {
             node,
+            chat,
             store: store.clone(),
             adapter,
             verifier,
+            origins: origins.clone(),
+            admin_scope: "tokencast:admin".to_owned(),
             readiness: readiness.clone(),
             dev_auth: config.auth.dev_auth,
             loopback_only: config.server.is_loopback(),
             demo_ui: config.server.demo_ui,
         });
-        let origins = Origins::new(&config.server.cors_origins, PATH);
         let router = http
             .layer(sockets.layer.clone())
             .layer(TransportLayer::new())

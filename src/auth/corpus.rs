@@ -20,6 +20,7 @@ fn auth() -> Auth {
         leeway: Duration::from_secs(30),
         dev_auth: false,
         signing_secret: None,
+        admin_scope: "tokencast:admin".to_owned(),
     }
 }
 

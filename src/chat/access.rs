@@ -43,11 +43,7 @@ impl Shared {
 
     /// The session, where the caller owns it.
     pub(super) async fn owned(&self, caller: &Caller, id: &SessionId) -> Result<Access, Error> {
-        let access = self.see(caller, id).await?;
-        match access.membership {
-            Some(Membership::Owner) => Ok(access),
-            _ => Err(forbidden("Only the session's owner may do that")),
-        }
+        owned(self.see(caller, id).await?)
     }
 
     /// The message, where the caller may see it, deleted or not.
@@ -76,12 +72,7 @@ impl Shared {
         caller: &Caller,
         id: MessageId,
     ) -> Result<FoundMessage, Error> {
-        let found = self.live_message(caller, id).await?;
-        if is_author(caller, &found) {
-            Ok(found)
-        } else {
-            Err(forbidden("Only the message's author may do that"))
-        }
+        editable(caller, self.message(caller, id).await?)
     }
 
     /// The message, where the caller may delete it or a part of it, which is told as `what` where
@@ -92,13 +83,7 @@ impl Shared {
         id: MessageId,
         what: &str,
     ) -> Result<FoundMessage, Error> {
-        let found = live(self.message_of(caller, id, what).await?, what)?;
-        let owns_session = found.access.membership == Some(Membership::Owner);
-        if owns_session || is_author(caller, &found) {
-            Ok(found)
-        } else {
-            Err(forbidden("Only the message's author or the session's owner may do that"))
-        }
+        removable(caller, self.message_of(caller, id, what).await?, what)
     }
 
     /// The generation, where the caller may see its session.
@@ -147,10 +132,105 @@ fn visible(access: Access, what: &str) -> Result<Access, Error> {
     if may { Ok(access) } else { Err(Error::not_found(what)) }
 }
 
+fn owned(access: Access) -> Result<Access, Error> {
+    match access.membership {
+        Some(Membership::Owner) => Ok(access),
+        _ => Err(forbidden("Only the session's owner may do that")),
+    }
+}
+
+fn editable(caller: &Caller, found: FoundMessage) -> Result<FoundMessage, Error> {
+    let found = live(found, "message")?;
+    if is_author(caller, &found) {
+        Ok(found)
+    } else {
+        Err(forbidden("Only the message's author may do that"))
+    }
+}
+
+fn removable(caller: &Caller, found: FoundMessage, what: &str) -> Result<FoundMessage, Error> {
+    let found = live(found, what)?;
+    if found.access.membership == Some(Membership::Owner) || is_author(caller, &found) {
+        Ok(found)
+    } else {
+        Err(forbidden("Only the message's author or the session's owner may do that"))
+    }
+}
+
 fn live(found: FoundMessage, what: &str) -> Result<FoundMessage, Error> {
     if found.message.deleted_at.is_none() { Ok(found) } else { Err(Error::not_found(what)) }
 }
 
 fn is_author(caller: &Caller, found: &FoundMessage) -> bool {
     found.message.author == Author::User && found.message.user.as_ref() == Some(&caller.user)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{access, caller, message};
+    use super::*;
+    use crate::domain::{Timestamp, UserId};
+
+    const ROLES: [Option<Membership>; 3] =
+        [Some(Membership::Owner), Some(Membership::Member), None];
+
+    /// What the caller, `ada`, is told: nothing, or an error's code.
+    fn told<T>(result: Result<T, Error>) -> Option<ErrorCode> {
+        result.err().map(|error| error.code)
+    }
+
+    fn found(membership: Option<Membership>, by: &str, author: Author) -> FoundMessage {
+        let mut message = message(1, 1);
+        message.author = author;
+        message.user = Some(UserId::new(by).unwrap());
+        FoundMessage { message, access: access(membership, Visibility::Open) }
+    }
+
+    #[test]
+    fn a_private_session_is_there_for_those_who_belong_to_it_only() {
+        use Visibility::{Open, Private};
+        let seen =
+            |visibility| ROLES.map(|role| told(visible(access(role, visibility), "session")));
+        assert_eq!(seen(Private), [None, None, Some(ErrorCode::NotFound)]);
+        assert_eq!(seen(Open), [None, None, None]);
+        let refused = visible(access(None, Private), "stream");
+        assert_eq!(refused, Err(Error::not_found("stream")), "as if there were none");
+        let standings = ROLES.map(|role| standing(&access(role, Open)));
+        assert_eq!(standings, [Standing::Belongs, Standing::Belongs, Standing::Guest]);
+    }
+
+    #[test]
+    fn a_session_is_its_owners_to_change() {
+        let forbidden = Some(ErrorCode::Forbidden);
+        let told = ROLES.map(|role| told(owned(access(role, Visibility::Open))));
+        assert_eq!(told, [None, forbidden, forbidden]);
+    }
+
+    #[test]
+    fn a_message_is_its_authors_to_change_and_the_owners_to_delete() {
+        let (ada, forbidden) = (caller(), Some(ErrorCode::Forbidden));
+        let edited = |by, author| ROLES.map(|role| told(editable(&ada, found(role, by, author))));
+        let removed = |by, author| {
+            ROLES.map(|role| told(removable(&ada, found(role, by, author), "message")))
+        };
+        assert_eq!(edited("ada", Author::User), [None, None, None]);
+        assert_eq!(edited("bob", Author::User), [forbidden; 3]);
+        assert_eq!(edited("ada", Author::Assistant), [forbidden; 3], "an answer is nobody's");
+        assert_eq!(removed("ada", Author::User), [None, None, None]);
+        assert_eq!(removed("bob", Author::User), [None, forbidden, forbidden]);
+        assert_eq!(removed("ada", Author::Assistant), [None, forbidden, forbidden]);
+    }
+
+    #[test]
+    fn a_deleted_message_is_not_found_by_whoever_would_change_it() {
+        let ada = caller();
+        let deleted = || {
+            let mut found = found(Some(Membership::Owner), "ada", Author::User);
+            found.message.deleted_at = Some(Timestamp::from_millis(1));
+            found
+        };
+        assert_eq!(editable(&ada, deleted()), Err(Error::not_found("message")));
+        assert_eq!(removable(&ada, deleted(), "attachment"), Err(Error::not_found("attachment")));
+        assert_eq!(live(deleted(), "message"), Err(Error::not_found("message")));
+    }
 }

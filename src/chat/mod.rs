@@ -4,6 +4,7 @@
 //! It must not know transports, dialects, or what a database or Redis is.
 
 mod access;
+mod agents;
 mod devices;
 mod failure;
 mod limits;
@@ -11,6 +12,8 @@ mod messages;
 mod moderation;
 mod presence;
 mod rooms;
+#[cfg(test)]
+mod samples;
 mod sessions;
 mod streams;
 
@@ -32,6 +35,7 @@ use crate::lifecycle::Tasks;
 use crate::outbox::Outbox;
 use crate::store::{Outgoing, SharedStore};
 
+pub use agents::AgentInfo;
 use devices::Devices;
 pub use messages::PAGE_MAX;
 pub use presence::Attendance;
@@ -72,6 +76,8 @@ pub struct ChatOptions {
 /// An agent that answers.
 #[derive(Clone)]
 pub struct Answerer {
+    /// What people see.
+    pub name: String,
     /// What it takes to run it.
     pub voice: Voice,
     /// The model it asks, where the request names none.

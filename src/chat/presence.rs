@@ -73,18 +73,16 @@ impl Shared {
         let mut attendance = Attendance { shared: self.clone(), user: user.clone(), counted: true };
         let too_many = || Error::new(ErrorCode::Overloaded, "Too many connections");
         match passing("connect", self.adapter.connect(user, max)).await {
-            Some(Connected::Yes { first }) => {
-                if first {
-                    let (shared, user) = (self.clone(), user.clone());
-                    self.tasks.spawn(async move { shared.tell_presence(&user, true).await });
-                }
+            Some(Connected::Yes { first: true }) => {
+                let (shared, user) = (self.clone(), user.clone());
+                self.tasks.spawn(async move { shared.tell_presence(&user, true).await });
             }
             Some(Connected::TooMany) => {
                 attendance.counted = false;
                 return Err(too_many());
             }
             None if max != 0 && here > max => return Err(too_many()),
-            None => {}
+            Some(Connected::Yes { first: false }) | None => {}
         }
         Ok(attendance)
     }

@@ -8,7 +8,8 @@ use super::presence::passing;
 use super::{Caller, Chat, Done, Visit, Waiting};
 use crate::domain::command::Join;
 use crate::domain::{
-    Access, Action, ActiveGeneration, Error, ErrorCode, Joined, Message, Reply, SessionId, Signal,
+    Access, Action, ActiveGeneration, Error, ErrorCode, GenerationId, Joined, Message, Reply,
+    SessionId, Signal,
 };
 use crate::store::Missed;
 
@@ -84,7 +85,7 @@ impl Chat {
         &self,
         visit: &mut Visit,
         mut access: Access,
-        texts: &[(crate::domain::GenerationId, u64)],
+        texts: &[(GenerationId, u64)],
     ) -> Result<(Access, Vec<ActiveGeneration>), Error> {
         let shared = &self.shared;
         let id = access.session.id.clone();
@@ -181,32 +182,9 @@ fn cap(mut missed: Missed) -> Missed {
 
 #[cfg(test)]
 mod tests {
+    use super::super::samples::message;
     use super::*;
-    use crate::domain::{Author, MessageId, Timestamp, UserId};
-
-    fn message(ordinal: u64, bytes: usize) -> Message {
-        let at = Timestamp::from_millis(0);
-        Message {
-            id: MessageId::new(),
-            session: SessionId::new("s").unwrap(),
-            ordinal,
-            user: None,
-            agent: None,
-            author: Author::User,
-            content: "x".repeat(bytes),
-            metadata: serde_json::Map::new(),
-            tokens: None,
-            usage: None,
-            parent: None,
-            client_message_id: None,
-            edited_at: None,
-            deleted_at: None,
-            created_at: at,
-            updated_at: at,
-            reactions: Vec::new(),
-            attachments: Vec::new(),
-        }
-    }
+    use crate::domain::UserId;
 
     fn capped(sizes: &[usize], newest: bool) -> (Vec<u64>, bool) {
         let messages = (1..).zip(sizes).map(|(ordinal, size)| message(ordinal, *size)).collect();

@@ -9,6 +9,17 @@ use crate::domain::command::{Join, RequestStream};
 use crate::domain::{Action, Error, ErrorCode, Generation, GenerationId, Message, Reply};
 use crate::store::{Accepted, NewGeneration, StopRequested};
 
+impl Chat {
+    /// Has a generation stopped that the caller may see, on whichever node it runs. The stop is
+    /// stored when this answers.
+    ///
+    /// # Errors
+    /// What the client is to be told; nothing was changed then.
+    pub async fn stop(&self, caller: &Caller, id: GenerationId) -> Result<(), Error> {
+        self.shared.stop_stream(caller, id).await
+    }
+}
+
 impl Shared {
     /// Stores a prompt and has an agent answer it. The reader joins, so that it hears the answer.
     pub(super) async fn request_stream(

@@ -7,6 +7,7 @@ use super::reader::Reader;
 use super::{
     Auth, ChunkContent, Config, Database, DatabaseKind, Limits, LogFormat, Logging, OpenAi,
     Problem, Providers, Redis, Server, SessionLog, Socket, Source, Streams, is_loopback, parse,
+    rates,
 };
 use crate::domain::{Moderation, Rate, Rates};
 
@@ -180,9 +181,9 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
         rates: Rates {
             others: Rate {
                 count: reader.value("WS_THROTTLE_LIMIT", parse::count),
-                window: reader.value("WS_THROTTLE_TTL", parse::rate_window),
+                window: reader.value("WS_THROTTLE_TTL", rates::rate_window),
             },
-            chosen: reader.given("RATE_LIMITS", parse::rates).unwrap_or_default(),
+            chosen: reader.given("RATE_LIMITS", rates::rates).unwrap_or_default(),
         },
     }
 }

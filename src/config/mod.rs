@@ -7,6 +7,7 @@
 pub mod agents;
 mod assemble;
 mod parse;
+mod rates;
 mod reader;
 mod source;
 #[cfg(test)]

@@ -8,8 +8,6 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::DatabaseKind;
-use super::reader::quoted;
-use crate::domain::{Action, Rate};
 
 /// What a value should have been.
 pub(super) type Expected = String;
@@ -130,52 +128,6 @@ pub(super) fn scope(text: &str) -> Result<String, Expected> {
     } else {
         Err("one scope: ASCII without spaces, quotes and backslashes".to_owned())
     }
-}
-
-/// The time that a rate is about: from a second to a day.
-pub(super) fn rate_window(text: &str) -> Result<Duration, Expected> {
-    let window = duration(text)?;
-    if (Duration::from_secs(1)..=Duration::from_millis(DAY_MS)).contains(&window) {
-        Ok(window)
-    } else {
-        Err("a duration from 1s to 24h".to_owned())
-    }
-}
-
-/// `message:send=30/60s,session:join=0`: how often which action.
-pub(super) fn rates(text: &str) -> Result<Vec<(Action, Rate)>, Expected> {
-    let mut rates: Vec<(Action, Rate)> = Vec::new();
-    for entry in list(text)? {
-        let (action, rate) = rate(&entry)?;
-        if rates.iter().any(|(known, _)| *known == action) {
-            return Err(format!("each name once: {} stands twice", quoted(action.name())));
-        }
-        rates.push((action, rate));
-    }
-    Ok(rates)
-}
-
-fn rate(entry: &str) -> Result<(Action, Rate), Expected> {
-    let expected = || {
-        format!(
-            "name=count/window such as message:send=30/60s (window 1s to 24h), or name=0 for no \
-             limit, not {}",
-            quoted(entry)
-        )
-    };
-    let (name, rate) = entry.split_once('=').ok_or_else(expected)?;
-    let (name, rate) = (name.trim(), rate.trim());
-    let action = Action::ALL.iter().find(|action| action.name() == name).ok_or_else(|| {
-        let names: Vec<_> = Action::ALL.iter().map(|action| action.name()).collect();
-        format!("names of {}, not {}", names.join(", "), quoted(name))
-    })?;
-    if rate == "0" {
-        return Ok((*action, Rate::per_minute(0)));
-    }
-    let (count, window) = rate.split_once('/').ok_or_else(expected)?;
-    let count = self::count(count.trim_end()).map_err(|_| expected())?;
-    let window = rate_window(window.trim_start()).map_err(|_| expected())?;
-    Ok((*action, Rate { count, window }))
 }
 
 /// An address, with or without brackets, or a name.
@@ -387,41 +339,6 @@ mod tests {
             "https:///v1",
         ] {
             assert!(base_url(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn rates_are_given_by_name() {
-        let minute = |action, count| (action, Rate::per_minute(count));
-        for (text, expected) in [
-            ("message:send=30/60s", vec![minute(Action::Send, 30)]),
-            (
-                " read=0 , message:edit = 1 / 1m,",
-                vec![minute(Action::Read, 0), minute(Action::Edit, 1)],
-            ),
-            (
-                "session:join=5/1000",
-                vec![(Action::Join, Rate { count: 5, window: Duration::from_secs(1) })],
-            ),
-        ] {
-            assert_eq!(rates(text), Ok(expected), "{text}");
-        }
-        for (bad, says) in [
-            ("message:send", "not \"message:send\""),
-            ("read=1/1m,message:send=30", "not \"message:send=30\""),
-            ("message:send=x/60s", "not \"message:send=x/60s\""),
-            ("message:send=-1/60s", "not \"message:send=-1/60s\""),
-            ("message:send=1/0", "not \"message:send=1/0\""),
-            ("message:send=1/25h", "not \"message:send=1/25h\""),
-            ("message:sent=1/1s", "not \"message:sent\""),
-            ("=1/1s", "not \"\""),
-            ("read=1/1s,read=2/1s", "\"read\" stands twice"),
-        ] {
-            let error = rates(bad).unwrap_err();
-            assert!(error.ends_with(says), "{bad}: {error}");
-        }
-        for action in Action::ALL {
-            assert!(rates(&format!("{}=1/1s", action.name())).is_ok(), "{action:?}");
         }
     }
 

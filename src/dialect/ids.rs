@@ -65,6 +65,20 @@ impl Ids {
         }
     }
 
+    /// Each by its name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        [
+            ("sessionId", &self.session_id),
+            ("messageId", &self.message_id),
+            ("streamId", &self.stream_id),
+            ("conversationId", &self.conversation_id),
+            ("personaId", &self.persona_id),
+            ("clientMessageId", &self.client_message_id),
+        ]
+        .into_iter()
+        .filter_map(|(name, id)| Some((name, id.as_deref()?)))
+    }
+
     /// A session's alone.
     pub fn session(session: &SessionId) -> Self {
         Self { session_id: Some(session.as_str().to_owned()), ..Self::default() }

@@ -53,7 +53,7 @@ pub struct AttachmentBody {
 }
 
 /// Texts without control characters, as a pattern.
-const NO_CONTROLS: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+pub const NO_CONTROLS: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 /// [`is_harmless_url`] as a pattern, but for the case of the schemes.
 const URL: &str = r"^(https?:[^\u0000-\u0020\u007f-\u00a0]*|[^\u0000-\u0020\u007f-\u00a0:/?#]*([/?#][^\u0000-\u0020\u007f-\u00a0]*)?)$";
 
@@ -114,6 +114,9 @@ pub fn attachments(value: Option<Value>) -> Result<Vec<NewAttachment>, Error> {
     };
     let mut files = Vec::with_capacity(items.len());
     for (at, item) in items.into_iter().enumerate() {
+        if !item.is_object() {
+            return Err(Error::invalid(format!("attachments[{at}] must be an object")));
+        }
         let body: AttachmentBody = serde_path_to_error::deserialize(item)
             .map_err(|error| Error::invalid(format!("attachments[{at}]: {error}")))?;
         let named = |error: Error| Error::invalid(format!("attachments[{at}].{}", error.message));

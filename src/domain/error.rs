@@ -46,22 +46,23 @@ impl ErrorCode {
         }
     }
 
+    /// Every code.
+    pub const ALL: [Self; 10] = [
+        Self::Auth,
+        Self::NotFound,
+        Self::Forbidden,
+        Self::Invalid,
+        Self::RateLimit,
+        Self::ModerationFailed,
+        Self::Timeout,
+        Self::Overloaded,
+        Self::Provider,
+        Self::Internal,
+    ];
+
     /// The code that reads `word` on the wire.
     pub fn from_word(word: &str) -> Option<Self> {
-        [
-            Self::Auth,
-            Self::NotFound,
-            Self::Forbidden,
-            Self::Invalid,
-            Self::RateLimit,
-            Self::ModerationFailed,
-            Self::Timeout,
-            Self::Overloaded,
-            Self::Provider,
-            Self::Internal,
-        ]
-        .into_iter()
-        .find(|code| code.as_str() == word)
+        Self::ALL.into_iter().find(|code| code.as_str() == word)
     }
 
     /// Whether the same request may succeed later.

@@ -22,6 +22,11 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     frame-ancestors 'none'";
 
 pub(super) async fn page() -> impl IntoResponse {
+    html(include_str!("demo/index.html"))
+}
+
+/// A page of our own.
+pub(super) fn html(content: &'static str) -> impl IntoResponse {
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CONTENT_SECURITY_POLICY, POLICY),
@@ -29,7 +34,7 @@ pub(super) async fn page() -> impl IntoResponse {
         (header::REFERRER_POLICY, "no-referrer"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    (headers, include_str!("demo/index.html"))
+    (headers, content)
 }
 
 pub(super) async fn script() -> impl IntoResponse {
@@ -40,7 +45,8 @@ pub(super) async fn style() -> impl IntoResponse {
     file("text/css; charset=utf-8", include_str!("demo/demo.css"))
 }
 
-fn file(content_type: &'static str, content: &'static str) -> impl IntoResponse {
+/// A file that a page of our own needs.
+pub(super) fn file(content_type: &'static str, content: &'static str) -> impl IntoResponse {
     let headers = [
         (header::CONTENT_TYPE, content_type),
         (header::CACHE_CONTROL, "no-cache"),

@@ -1,20 +1,34 @@
-//! The HTTP edge: probes, metrics, the demo page and its token.
+//! The HTTP edge: REST, its OpenAPI document, probes, metrics, the demo page and its token.
 //!
-//! It knows axum and JSON; what a request does is decided below it.
+//! It knows axum and JSON; what a request does is decided below it. A handler reads what it is
+//! given, calls one method of [`Chat`], and shows the answer.
 
+mod admin;
+mod answer;
+mod auth;
+mod cursor;
 mod demo;
+mod docs;
 mod error;
+mod extract;
+mod messages;
+mod openapi;
 mod operations;
 mod origin;
+mod reactions;
+mod sessions;
+mod streams;
+mod view;
 
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
-use tower_http::limit::RequestBodyLimitLayer;
 
 use crate::adapter::SharedAdapter;
 use crate::auth::Verifier;
+use crate::chat::Chat;
 use crate::domain::NodeId;
 use crate::lifecycle::Readiness;
 use crate::store::SharedStore;
@@ -30,12 +44,18 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 pub struct HttpState {
     /// This node.
     pub node: NodeId,
+    /// What everything but the probes is asked of.
+    pub chat: Chat,
     /// For readiness.
     pub store: SharedStore,
     /// For readiness.
     pub adapter: SharedAdapter,
-    /// For the demo's tokens.
+    /// Who asks.
     pub verifier: Arc<Verifier>,
+    /// Whose pages may act by their users' cookies.
+    pub origins: Origins,
+    /// The word of a token's scope that makes an operator.
+    pub admin_scope: String,
     /// Whether the node takes work.
     pub readiness: Readiness,
     /// Whether `POST /dev/token` gives anybody a token.
@@ -48,10 +68,23 @@ pub struct HttpState {
 
 /// What is served beside the sockets.
 pub fn public(state: HttpState) -> Router {
-    let mut router = Router::new()
-        .route("/livez", get(operations::live))
-        .route("/healthz", get(operations::live))
-        .route("/readyz", get(operations::ready));
+    let mut api = openapi::Api::new();
+    for routes in [
+        sessions::routes,
+        messages::routes,
+        reactions::routes,
+        streams::routes,
+        admin::routes,
+        operations::routes,
+    ] {
+        api = routes(api);
+    }
+    let (mut router, document) = api.finish();
+    router = router
+        .route("/openapi.json", get(async move || docs::document(document.clone())))
+        .route("/docs", get(docs::page))
+        .route("/docs.js", get(docs::script))
+        .route("/docs.css", get(docs::style));
     if state.demo_ui {
         router = router
             .route("/", get(demo::page))
@@ -64,7 +97,7 @@ pub fn public(state: HttpState) -> Router {
     router
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
-        .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(state)
 }
 

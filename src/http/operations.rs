@@ -6,10 +6,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::timeout;
 
 use super::HttpState;
+use super::openapi::{Api, Operation};
 use crate::telemetry::metrics;
 
 /// How long readiness waits for the database.
@@ -20,7 +23,31 @@ pub(super) async fn live() -> &'static str {
     "ok"
 }
 
-#[derive(Serialize)]
+/// Adds the routes.
+pub(super) fn routes(api: Api) -> Api {
+    const TAG: &str = "Operations";
+    let alive = |path, id| {
+        let summary = "Whether the process is alive. Never looks at what it depends on.";
+        Operation::get([path, TAG, id, summary]).public()
+    };
+    let ok = |_: &mut _| vec![(StatusCode::OK, "It is: `ok`", None)];
+    let summary = "Whether the node takes work.";
+    api.mount(alive("/livez", "isAlive"), get(live), ok)
+        .mount(alive("/healthz", "isHealthy"), get(live), ok)
+        .mount(
+            Operation::get(["/readyz", TAG, "isReady", summary]).public(),
+            get(ready),
+            |generator| {
+                let schema = generator.subschema_for::<Ready>();
+                vec![
+                    (StatusCode::OK, "It does", Some(schema.clone())),
+                    (StatusCode::SERVICE_UNAVAILABLE, "It does not", Some(schema)),
+                ]
+            },
+        )
+}
+
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Ready {
     ready: bool,

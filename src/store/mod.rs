@@ -7,8 +7,9 @@
 //!
 //! The statements stand once, in `sql/`, and are compiled for each database by `postgres` and
 //! `sqlite`, which hold what differs. A generation costs a bounded number of them: `accept` at
-//! most 6 (4 without a limit and a client's id), `begin` 1, `finish` 4, and one
-//! `delete_outgoing` after each append.
+//! most 7 (5 without a limit and a client's id), `begin` 1, `finish` 5, and one
+//! `delete_outgoing` after each append. Sending costs at most 6 (4 without a client's id or a
+//! parent, and attachments), and changing a message at most 7, however much it has.
 
 mod connect;
 mod postgres;
@@ -215,7 +216,6 @@ pub struct NewMessage {
 
 /// What became of a [`NewMessage`].
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are `New`, and none is kept")]
 pub enum Sent {
     /// Stored now.
     New {
@@ -255,7 +255,6 @@ pub struct Changed {
 
 /// What became of an emoji that was given or taken back.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are `Done`, and none is kept")]
 pub enum Reacted {
     /// Stored now.
     Done {
@@ -274,7 +273,6 @@ pub enum Reacted {
 
 /// What became of a read position.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "none is kept")]
 pub enum Seen {
     /// It moved on. A guest of an open session has no row that keeps it, and is heard all the
     /// same.
@@ -290,7 +288,6 @@ pub enum Seen {
 
 /// What became of attachments that were added to a message.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are `Done`, and none is kept")]
 pub enum Attached {
     /// Stored now.
     Done {

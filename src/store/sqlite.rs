@@ -45,7 +45,7 @@ macro_rules! ids {
 }
 
 /// The messages of the search index that have all the words bound as [`Words`]. The index gives
-/// them by their ids, so those that are left out cost nothing.
+/// them in the order of their ids, so nothing is read beyond a limit.
 macro_rules! has_words {
     ($bound:literal) => {
         concat!(

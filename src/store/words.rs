@@ -220,3 +220,99 @@ fn is_unspaced(character: char) -> bool {
 fn pair(first: char, second: char) -> String {
     String::from_iter([first, second])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> SessionId {
+        SessionId::new("s").unwrap()
+    }
+
+    /// Without the session's digest.
+    fn plain(words: &[String]) -> Vec<&str> {
+        words.iter().map(|word| &word[16..]).collect()
+    }
+
+    #[test]
+    fn a_message_has_each_word_once() {
+        let words = of_message(&session(), "One TWO, one\u{301}: 3.14");
+        assert_eq!(plain(&words), ["one", "two", "3", "14"]);
+        assert_eq!(of_message(&session(), "🎉 …\0\u{301}"), [""; 0]);
+    }
+
+    #[test]
+    fn a_message_has_characters_and_pairs_of_which_a_query_takes_what_it_needs() {
+        let message = of_message(&session(), "東京でAb");
+        assert_eq!(plain(&message), ["東", "京", "東京", "で", "京で", "ab"]);
+        let asked = |query| of_query(&session(), query);
+        assert_eq!(plain(&asked("東京で")), ["東京", "京で"]);
+        assert_eq!(plain(&asked("東")), ["東"]);
+        assert_eq!(plain(&asked("東 京x で")), ["東", "京", "x", "で"]);
+        assert_eq!(plain(&asked("x東京")), ["x", "東京"]);
+        assert_eq!(plain(&asked("東京、京")), ["東京", "京"]);
+    }
+
+    #[test]
+    fn words_are_of_one_session_and_of_letters_and_digits() {
+        let ids = ["s", "S", "s-s", "s.s", "a:b", &"x".repeat(128)];
+        let mut known = HashSet::new();
+        for id in ids {
+            let words = of_message(&SessionId::new(id).unwrap(), "wOrd, 'x' \"y\" z*^:-_({é");
+            assert_eq!(plain(&words), ["word", "x", "y", "z", "e"]);
+            for word in words {
+                assert!(word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()));
+                assert!(known.insert(word));
+            }
+        }
+    }
+
+    #[test]
+    fn every_character_is_a_space_or_one_token() {
+        for character in '\0'..=char::MAX {
+            for piece in pieces(character.encode_utf8(&mut [0; 4])) {
+                let token = match piece {
+                    Piece::Word(word) => word,
+                    Piece::Character(character) => character.to_string(),
+                    Piece::Space => continue,
+                };
+                let odd = token
+                    .chars()
+                    .find(|c| c.is_ascii() && !c.is_ascii_lowercase() && !c.is_ascii_digit());
+                assert_eq!(odd, None, "{character:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_spelling_of_a_letter_makes_no_difference() {
+        let fold = |text: &str| folded(text).collect::<String>();
+        let is_letter = |character: &char| character.is_alphabetic() && !is_dropped(*character);
+        for character in ('\0'..='\u{1ffff}').filter(is_letter) {
+            let text = character.to_string();
+            let kept = fold(&text);
+            let spellings: [String; 4] = [
+                text.to_uppercase(),
+                text.to_lowercase(),
+                text.nfd().collect(),
+                text.nfkc().collect(),
+            ];
+            for spelling in spellings {
+                assert_eq!(fold(&spelling), kept, "{text:?} {spelling:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn words_and_queries_are_bounded() {
+        let many: String = (0..WORDS_MAX + 10).map(|at| format!("w{at} ")).collect();
+        assert_eq!(of_message(&session(), &many).len(), WORDS_MAX);
+        assert_eq!(of_query(&session(), &many).len(), QUERY_WORDS_MAX);
+        let long = "é".repeat(50_000) + &"日".repeat(50_000);
+        let words = of_message(&session(), &long);
+        assert_eq!(plain(&words), [&*"e".repeat(WORD_BYTES_MAX), "日", "日日"]);
+        let wide = of_message(&session(), &"д".repeat(100));
+        assert_eq!(plain(&wide), ["д".repeat(WORD_BYTES_MAX / 2)]);
+        assert_eq!(of_query(&session(), &"д".repeat(33)), wide);
+    }
+}

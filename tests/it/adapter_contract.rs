@@ -1,6 +1,8 @@
 //! What every adapter promises, on each backend; then what only Redis can do to us.
 
+mod deaths;
 mod faults;
+mod limits;
 mod presence;
 mod suite;
 
@@ -12,6 +14,7 @@ use tokencast::adapter::{
 };
 use tokencast::domain::{
     AgentId, Chunk, Event, EventKind, GenerationId, MessageId, NodeId, Position, SessionId, Signal,
+    UserId,
 };
 use tokencast::lifecycle::Tasks;
 use tokio::sync::mpsc;
@@ -69,7 +72,7 @@ impl Node {
     fn new(id: NodeId, adapter: SharedAdapter, tasks: Tasks) -> Self {
         let heard = Arc::new(Heard::default());
         let (sender, notices) = mpsc::channel(16);
-        let (miss, absences) = mpsc::channel(256);
+        let (miss, absences) = mpsc::channel(1024);
         let feed: Arc<dyn Feed> = heard.clone();
         let feed: Weak<dyn Feed> = Arc::downgrade(&feed);
         adapter.attach(Sinks { feed, notices: sender, absences: miss });
@@ -85,6 +88,10 @@ impl Node {
     }
 
     pub async fn redis(url: &str) -> Self {
+        Self::redis_dead_after(url, Duration::from_secs(5)).await
+    }
+
+    pub async fn redis_dead_after(url: &str, dead_after: Duration) -> Self {
         let (id, tasks) = (NodeId::new(), Tasks::new());
         let options = RedisOptions {
             url: url.into(),
@@ -92,9 +99,16 @@ impl Node {
             command_queue_max: 10_000,
             log_events_max: EVENTS_MAX as u64,
             log_ttl: Duration::from_secs(60),
+            dead_after,
         };
         let adapter = Redis::connect(id, options, &tasks).await.unwrap();
         Self::new(id, Arc::new(adapter), tasks)
+    }
+
+    /// The absences that this node was told since the last call.
+    pub fn absences(&self) -> Vec<Absence> {
+        let mut absences = self.absences.lock().unwrap();
+        std::iter::from_fn(|| absences.try_recv().ok()).collect()
     }
 
     pub fn chunk_texts(&self) -> String {
@@ -122,6 +136,15 @@ macro_rules! on_every_backend {
     };
 }
 pub(crate) use on_every_backend;
+
+pub fn user(name: &str) -> UserId {
+    UserId::new(name).unwrap()
+}
+
+/// A user whom no other test has.
+pub fn someone() -> UserId {
+    user(&format!("{} {{a}}%;=1", MessageId::new()))
+}
 
 pub fn session() -> SessionId {
     SessionId::new(format!("s:{}", MessageId::new())).unwrap()

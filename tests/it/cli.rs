@@ -154,13 +154,13 @@ fn check_sums_up_without_secrets() {
             ("OPENAI_API_KEY", "sk-hush"),
             ("REDIS_URL", "redis://:hush@h"),
             ("DATABASE_URL", "postgres://u:hush@h/d"),
-            ("MODERATION", "reject"),
+            ("ALLOW_CHAT_AUTH", "true"),
         ],
     );
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     let text = out(&output);
     assert!(text.contains("poet: openai, m-1 (default)") && text.contains("PostgreSQL"), "{text}");
-    assert!(text.contains("warning   MODERATION: has no effect"), "{text}");
+    assert!(text.contains("warning   ALLOW_CHAT_AUTH: has no effect"), "{text}");
     assert!(!text.contains("hush"), "{text}");
 }
 
@@ -192,6 +192,7 @@ fn a_printed_token_is_accepted() {
         leeway: Duration::ZERO,
         dev_auth: false,
         signing_secret: None,
+        admin_scope: "tokencast:admin".to_owned(),
     });
     let claims = verifier.verify(out(&output).trim_end()).unwrap();
     assert_eq!((claims.user.as_str(), claims.name.as_deref()), ("ada", Some("Ada")));

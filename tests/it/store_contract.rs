@@ -2,10 +2,16 @@
 //! its own. `TEST_DATABASE_URL` names a PostgreSQL database in which schemas may be made.
 
 mod accept;
+mod change;
 mod database;
 mod end;
+mod history;
 mod life;
+mod member;
 mod read;
+mod search;
+mod send;
+mod sessions;
 
 use database::Database;
 
@@ -46,6 +52,39 @@ contracts! {
         a_session_that_is_missing_or_deleted_takes_nothing
         long_and_odd_text_is_kept_as_it_is
         text_with_nul_is_refused_and_stores_nothing;
+    send:
+        a_message_is_stored_with_its_files_and_its_event
+        a_repeated_send_answers_with_the_message_as_it_is_now
+        concurrent_duplicates_are_one_message
+        a_reply_needs_a_parent_that_its_session_has
+        a_send_to_a_session_that_is_missing_or_deleted_stores_nothing
+        nothing_with_nul_is_stored;
+    change:
+        an_edit_changes_the_text_and_tells_of_the_whole_message
+        racing_edits_have_rising_revisions_and_the_last_one_stands
+        a_deleted_message_is_read_without_what_it_had_and_changed_no_more
+        of_racing_deletes_one_deletes
+        files_are_added_up_to_a_limit_and_taken_away
+        racing_files_stay_within_the_limit
+        an_emoji_is_given_and_taken_back
+        emojis_are_counted_in_the_order_in_which_they_were_first_given
+        racing_toggles_take_turns
+        what_is_stored_in_a_session_has_dense_revisions;
+    member:
+        a_member_is_added_once_and_removed_once
+        racing_members_fill_a_session_to_its_limit
+        members_come_and_go_at_once_and_are_counted_right
+        a_read_position_moves_only_on
+        racing_read_positions_end_at_the_furthest
+        a_guest_is_heard_though_nothing_keeps_their_position;
+    sessions:
+        sessions_are_listed_last_active_first_in_pages
+        a_session_is_changed_in_what_is_named
+        a_session_that_is_open_no_more_revokes_its_guests
+        of_racing_closers_one_revokes
+        a_deleted_session_stops_its_generations_and_is_gone
+        a_session_may_be_deleted_while_much_happens_in_it
+        a_message_is_found_with_ones_part_in_its_session;
     end:
         an_answer_is_stored_with_the_event_that_ends_it
         each_outcome_has_its_status_and_event
@@ -73,4 +112,20 @@ contracts! {
         a_closed_store_is_unavailable
         a_lock_that_is_not_given_back_is_unavailable
         a_call_that_is_dropped_leaves_nothing_half_done;
+    history:
+        pages_are_counted_from_the_newest_or_after_a_message
+        a_page_of_replies_has_the_direct_ones_alone
+        a_page_beside_an_unknown_message_is_none
+        a_page_has_deleted_messages_blank_and_others_whole
+        a_thread_has_the_replies_to_replies
+        a_thread_in_a_circle_ends
+        no_more_replies_are_counted_than_the_most;
+    search:
+        words_are_found_in_any_script_and_spelling
+        a_session_finds_its_own_messages_alone
+        what_is_found_comes_in_pages_newest_first
+        a_long_text_is_found_by_its_words
+        no_more_are_counted_than_the_most
+        what_was_stored_before_there_was_a_search_is_found
+        a_message_is_found_by_what_it_says_last;
 }

@@ -206,10 +206,7 @@ impl Presence for Memory {
 }
 
 /// Keeps the `max` latest.
-fn keep_latest<T>(kept: &mut HashMap<UserId, T>, max: usize)
-where
-    T: Copy + Ord,
-{
+fn keep_latest<T: Copy + Ord>(kept: &mut HashMap<UserId, T>, max: usize) {
     let over = kept.len().saturating_sub(max);
     if over == 0 {
         return;

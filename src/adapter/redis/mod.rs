@@ -88,6 +88,8 @@ struct Shared {
     limits: Gcra,
     /// What this node has must be said again now.
     renew: Notify,
+    /// An absence was dropped, and there has been no room since.
+    untold: AtomicBool,
 }
 
 #[derive(Default)]
@@ -142,6 +144,7 @@ impl Redis {
             ponged: AtomicU64::new(0),
             limits: Gcra::default(),
             renew: Notify::new(),
+            untold: AtomicBool::new(false),
         });
         subscriber::start(&shared, tasks).await;
         nodes::start(&shared, tasks);
@@ -285,4 +288,22 @@ fn tag(user: &UserId) -> String {
 /// The session of a channel's name.
 fn session_of(channel: &str) -> Option<SessionId> {
     SessionId::new(channel.strip_prefix("tc:{")?.strip_suffix('}')?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_users_keys_share_a_hash_tag_whatever_the_id() {
+        let mut keys = HashSet::new();
+        for id in ["a", "a}b", "a%7Db", "{a}", "%", "%25"] {
+            let user = UserId::new(id).expect("valid");
+            let (devices, limit) = (devices_key(&user), limit_key(&user, "send"));
+            let tag = |key: &str| key[..=key.find('}').expect("there is a tag")].to_owned();
+            assert_eq!(tag(&devices), tag(&limit));
+            assert!(devices.ends_with("}:devices") && devices.matches('}').count() == 1);
+            assert!(keys.insert(devices), "{id}");
+        }
+    }
 }

@@ -89,16 +89,17 @@ pub(super) fn claimed_for(shared: &Shared) -> Duration {
 async fn beat(shared: &Shared, claim: mpsc::Sender<String>) {
     let mut ticks = interval(shared.options.dead_after / 5);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut since, mut first) = (0, true);
+    let (mut since, mut last, mut first) = (0, 0, true);
     loop {
         ticks.tick().await;
         let (label, buried) = {
             let state = shared.state();
-            (state.label(shared.node), state.buried.clone().unwrap_or_default())
+            let buried = if first { state.buried.clone() } else { None };
+            (state.label(shared.node), buried.unwrap_or_default())
         };
         let idle = claim.capacity() > 0 && shared.sinks.get().is_some();
         let wanted = if idle { claimed_for(shared) } else { Duration::ZERO };
-        let answer: Result<(u64, u64, String), _> = call(
+        let answer: Result<(u64, u64, u64, String), _> = call(
             &shared.commands,
             &shared.scripts.beat,
             vec![LIVING.to_owned(), DEAD.to_owned()],
@@ -106,6 +107,7 @@ async fn beat(shared: &Shared, claim: mpsc::Sender<String>) {
                 label.as_str().into(),
                 number(ms(shared.options.dead_after)),
                 number(since),
+                number(last),
                 number(u64::from(first)),
                 buried.into(),
                 number(ms(wanted)),
@@ -115,17 +117,19 @@ async fn beat(shared: &Shared, claim: mpsc::Sender<String>) {
         match answer {
             Ok((0, ..)) => {
                 tracing::warn!("this node was taken for dead; saying again what it has");
-                (since, first) = (0, true);
+                (since, last, first) = (0, 0, true);
                 {
                     let mut state = shared.state();
                     state.deaths += 1;
                     state.buried = Some(label);
                 }
-                shared.renew.notify_one();
                 ticks.reset_immediately();
             }
-            Ok((regular_since, living, dead)) => {
-                (since, first) = (regular_since, false);
+            Ok((regular_since, now, living, dead)) => {
+                (since, last) = (regular_since, now);
+                if std::mem::take(&mut first) {
+                    shared.renew.notify_one();
+                }
                 metrics::handles().cluster_nodes.set(living as f64);
                 if !dead.is_empty() {
                     let _ = claim.try_send(dead);
@@ -179,6 +183,8 @@ async fn renew(shared: &Arc<Shared>) {
         if hold(shared, &label, held).await.is_err() {
             continue;
         }
+        let _: Result<Value, _> =
+            shared.commands.pexpire(held_key(&label), HELD_KEPT_MS, None).await;
         stream::iter(present)
             .for_each_concurrent(BATCH, |(session, user)| async move {
                 let _ = vouch(shared, &session, &user, 0).await;
@@ -229,11 +235,6 @@ pub(super) async fn hold(
             .await
             .map_err(|source| unavailable("list what is held", source))?;
     }
-    let _: Value = shared
-        .commands
-        .pexpire(key, HELD_KEPT_MS, None)
-        .await
-        .map_err(|source| unavailable("list what is held", source))?;
     Ok(())
 }
 

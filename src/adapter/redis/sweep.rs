@@ -3,12 +3,14 @@
 //! has gone. So another may go on where one stopped.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fred::interfaces::SortedSetsInterface;
 use fred::types::Value;
 use futures::stream::{self, StreamExt};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::timeout;
 
 use super::super::{Absence, AdapterError};
@@ -159,10 +161,20 @@ async fn take_out_group(
     }
 }
 
-/// Tells whoever announces it. Waits for room, since a dead node's users are many at once.
+/// Tells whoever announces it. A dead node's users are many at once: waits for room, but not again
+/// and again where nobody makes any.
 pub(super) async fn tell(shared: &Shared, absence: Absence) {
     let Some(sinks) = shared.sinks.get() else { return };
+    let absence = match sinks.absences.try_send(absence) {
+        Ok(()) => return shared.untold.store(false, Ordering::Relaxed),
+        Err(TrySendError::Closed(_)) => return,
+        Err(TrySendError::Full(absence)) => absence,
+    };
+    if shared.untold.load(Ordering::Relaxed) {
+        return;
+    }
     if timeout(TOLD_WITHIN, sinks.absences.send(absence)).await.is_err() {
-        tracing::warn!("a user's absence was dropped: nobody takes it");
+        tracing::warn!("users' absences are dropped: nobody takes them");
+        shared.untold.store(true, Ordering::Relaxed);
     }
 }

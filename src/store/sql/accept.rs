@@ -12,7 +12,7 @@ use crate::domain::{
 };
 use crate::store::{Accepted, NewGeneration, Outgoing};
 
-/// At most six statements: the user's lock and what was stored before are asked only where a
+/// At most seven statements: the user's lock and what was stored before are asked only where a
 /// limit, or a client's id, makes them matter. The session's lock comes before the question
 /// whether the client's id is known, so of two that ask it together one sees the other's answer.
 pub(super) async fn accept(pool: &Pool, new: &NewGeneration) -> sqlx::Result<Accepted> {

@@ -8,7 +8,7 @@ use super::{Pool, Time, Transaction, begin, message, outbox, row, search, sessio
 use crate::domain::{Author, Event, EventId, EventKind, Message, MessageId, Outcome, SessionId};
 use crate::store::{Finish, Finished, Outgoing};
 
-/// Four statements. The first changes the generation's row only where `owner` and `attempt` have
+/// Five statements. The first changes the generation's row only where `owner` and `attempt` have
 /// it and it has not ended, so of racing calls one goes on.
 pub(super) async fn finish(pool: &Pool, finish: &Finish) -> sqlx::Result<Finished> {
     row::storable(&finish.content)?;

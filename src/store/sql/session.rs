@@ -1,6 +1,6 @@
 //! Sessions and who is in them.
 
-use super::{Db, Pool, Time, Transaction, begin, outbox, row};
+use super::{Db, Pool, Time, Transaction, begin, lock_user, outbox, row};
 use crate::domain::{
     Access, EventKind, Membership, MessageId, Revoked, Session, SessionChange, SessionId,
     Timestamp, UserId, Visibility,
@@ -261,14 +261,18 @@ async fn close(transaction: &mut Transaction, id: &SessionId) -> sqlx::Result<Op
     found.map(TurnRow::read).transpose()
 }
 
-/// Five statements. A generation's row is locked before its session's, so those that run are
-/// asked to stop first; then, under the session's lock, those that were accepted in between.
+/// Six statements. A generation's row is locked before its session's, so those that run are asked
+/// to stop first; then, under the session's lock, those that were accepted in between. One of
+/// these that ends in that very moment waits for the session as this waits for it: the database
+/// notices, and refuses one of the two as unavailable. Two deletions wait for each other before
+/// they lock anything.
 pub(super) async fn delete(
     pool: &Pool,
     id: &SessionId,
     by: &UserId,
 ) -> sqlx::Result<Option<Outgoing>> {
     let mut transaction = begin(pool).await?;
+    lock_user(&mut transaction, by).await?;
     stop_all(&mut transaction, id, by).await?;
     let Some(turn) = next_turn(&mut transaction, id).await? else {
         transaction.rollback().await?;

@@ -1,9 +1,11 @@
 //! What Redis can do to us: restart empty, cut subscriptions, forget, send garbage.
 
-use tokencast::adapter::Appended;
-use tokencast::domain::GenerationId;
+use std::time::Duration;
 
-use super::{Node, chunk, event, session};
+use tokencast::adapter::{Absence, Appended, Connected, Earlier, News, StoredAppended};
+use tokencast::domain::{GenerationId, Rate};
+
+use super::{Node, chunk, event, session, someone};
 use crate::support::eventually;
 use crate::support::redis::OwnRedis;
 
@@ -121,4 +123,76 @@ async fn an_expired_log_begins_a_new_epoch_also_for_a_node_that_never_knew_it() 
     let b = Node::redis(&redis.url()).await;
     let after = b.adapter.append_event(&session, event()).await.unwrap();
     assert!(after.epoch > before.epoch && after.seq == 1, "{before} then {after}");
+}
+
+/// The key that remembers the highest revision may be lost by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_it_is_not_known_which_stored_events_the_log_has_the_earlier_ones_come_first() {
+    let redis = OwnRedis::start().await;
+    let a = Node::redis(&redis.url()).await;
+    let session = session();
+    let append = async |revision, earlier| {
+        a.adapter.append_stored(&session, revision, event(), earlier).await.unwrap()
+    };
+    for revision in 1..=3 {
+        append(revision, Earlier::Required).await;
+    }
+    let (revision, log) = (format!("tc:{{{session}}}:rev"), format!("tc:{{{session}}}:log"));
+    let ttl: i64 = redis.cli(&["pttl", &revision]).parse().unwrap();
+    assert!(ttl > 0, "it would stay for ever");
+    redis.cli(&["del", &revision]);
+    assert_eq!(append(4, Earlier::Required).await, StoredAppended::Early { last: 0 });
+    assert_eq!(redis.cli(&["xlen", &log]), "3");
+    append(4, Earlier::SeenTo).await;
+    assert!(matches!(append(5, Earlier::Required).await, StoredAppended::At(_)));
+
+    // The periodic check renews it with the log.
+    redis.cli(&["pexpire", &revision, "30000"]);
+    append(5, Earlier::SeenTo).await;
+    eventually("it lives as long as the log", || async {
+        let ttl: i64 = redis.cli(&["pttl", &revision]).parse().unwrap();
+        (ttl > 30_000).then_some(())
+    })
+    .await;
+}
+
+/// A cluster refuses a script whose keys do not share a hash tag.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_works_on_a_cluster() {
+    let redis = OwnRedis::start_cluster().await;
+    let dead_after = Duration::from_millis(2_000);
+    let start = || async { Node::redis_dead_after(&redis.url(), dead_after).await };
+    let (a, b) = (start().await, start().await);
+    let (session, ada, generation) = (session(), someone(), GenerationId::new());
+    b.adapter.subscribe(&session).await.unwrap();
+    let appended = a.adapter.append_chunk(&session, chunk(generation, 0, "ab")).await.unwrap();
+    assert_eq!(appended, Appended::Done { heard: 1 });
+    a.adapter.append_event(&session, event()).await.unwrap();
+    let stored = a.adapter.append_stored(&session, 1, event(), Earlier::Required).await.unwrap();
+    assert!(matches!(stored, StoredAppended::At(position) if position.seq == 2));
+    let head = b.adapter.head(&session, &[(generation, 1)]).await.unwrap();
+    assert_eq!((head.position.seq, head.text_lens), (2, vec![2]));
+    a.adapter.tell_all(News::Disconnect { user: ada.clone() }).await.unwrap();
+    eventually("b hears the news", || async {
+        (!b.heard.news.lock().unwrap().is_empty()).then_some(())
+    })
+    .await;
+    assert_eq!(a.adapter.count(&ada, "send", Rate::per_minute(1)).await, Ok(()));
+    b.adapter.count(&ada, "send", Rate::per_minute(1)).await.unwrap_err();
+
+    assert_eq!(a.adapter.connect(&ada, 1).await.unwrap(), Connected::Yes { first: true });
+    assert_eq!(b.adapter.connect(&ada, 1).await.unwrap(), Connected::TooMany);
+    assert!(a.adapter.enter(&session, &ada).await.unwrap().first);
+    assert!(b.adapter.was_in(&session, &ada, Duration::ZERO).await.unwrap());
+    drop(a);
+    let mut told = Vec::new();
+    eventually("ada is taken out", || {
+        told.extend(b.absences());
+        let done = told.len() == 2;
+        async move { done.then_some(()) }
+    })
+    .await;
+    assert!(told.contains(&Absence::Offline { user: ada.clone() }), "{told:?}");
+    assert_eq!(b.adapter.online(&session).await.unwrap().count, 0);
+    assert!(!b.adapter.settle(&ada).await.unwrap());
 }

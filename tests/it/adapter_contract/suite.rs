@@ -2,10 +2,12 @@
 
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
-use tokencast::adapter::{Appended, Notice};
-use tokencast::domain::{GenerationId, NodeId, Position, Signal, UserId};
+use tokencast::adapter::{Appended, Earlier, News, Notice, StoredAppended};
+use tokencast::domain::{
+    GenerationId, NodeId, Position, PresenceChange, Signal, Timestamp, UserId,
+};
 
-use super::{EVENTS_MAX, Node, chunk, event, on_every_backend, session};
+use super::{EVENTS_MAX, Node, chunk, event, on_every_backend, session, someone};
 use crate::support::eventually;
 
 on_every_backend!(
@@ -23,6 +25,9 @@ on_every_backend!(
     an_unsubscribed_node_hears_nothing,
     signals_pass_to_subscribed_nodes_only,
     a_notice_reaches_the_node_it_is_for,
+    news_reach_every_node,
+    stored_events_stand_in_the_order_of_their_revisions,
+    nodes_that_race_keep_the_order_of_revisions,
 );
 
 async fn a_chunk_reaches_the_text_and_the_nodes_that_subscribed(a: Node, b: Node) {
@@ -214,4 +219,94 @@ async fn a_notice_reaches_the_node_it_is_for(a: Node, b: Node) {
             .await;
     assert_eq!(received, notice);
     assert!(!a.adapter.tell(NodeId::new(), notice).await.unwrap(), "nobody is there");
+}
+
+async fn news_reach_every_node(a: Node, b: Node) {
+    let change =
+        PresenceChange { user: someone(), online: true, last_seen_at: Timestamp::from_millis(5) };
+    let sent = [
+        News::Disconnect { user: someone() },
+        News::Presence { change, sessions: vec![session(), session()] },
+    ];
+    for news in &sent {
+        a.adapter.tell_all(news.clone()).await.unwrap();
+    }
+    for node in [&a, &b] {
+        eventually("the news came", || async {
+            let heard = node.heard.news.lock().unwrap();
+            sent.iter().all(|news| heard.contains(news)).then_some(())
+        })
+        .await;
+    }
+}
+
+async fn stored_events_stand_in_the_order_of_their_revisions(a: Node, b: Node) {
+    let session = session();
+    b.adapter.subscribe(&session).await.unwrap();
+    let append = async |node: &Node, revision, earlier| {
+        let appended = node.adapter.append_stored(&session, revision, event(), earlier).await;
+        match appended.unwrap() {
+            StoredAppended::At(position) => Ok(position),
+            StoredAppended::Early { last } => Err(last),
+        }
+    };
+    use Earlier::{Required, SeenTo};
+
+    assert_eq!(append(&a, 2, Required).await, Err(0), "nothing is known");
+    let first = append(&a, 1, Required).await.unwrap();
+    assert_eq!(first.seq, 1);
+    assert_eq!(append(&b, 3, Required).await, Err(1));
+    let second = append(&b, 2, Required).await.unwrap();
+    assert!(second.follows(first), "what was early left no trace");
+    let again = append(&a, 1, Required).await.unwrap();
+    assert!(again.follows(second), "it stands there twice");
+    assert_eq!(append(&a, 4, Required).await, Err(2), "an older one is no step back");
+    append(&a, 10, SeenTo).await.unwrap();
+    append(&b, 11, Required).await.unwrap();
+    append(&b, 5, SeenTo).await.unwrap();
+    assert_eq!(append(&a, 13, Required).await, Err(11));
+    let plain = a.adapter.append_event(&session, event()).await.unwrap();
+    let after = append(&b, 12, Required).await.unwrap();
+    assert!(after.follows(plain), "other events count for nothing");
+
+    eventually("b heard all of them", || async {
+        let heard = b.heard.events.lock().unwrap();
+        heard.iter().any(|(position, _)| *position == after).then_some(())
+    })
+    .await;
+    let page = a.adapter.read(&session, Position::default(), 100).await.unwrap();
+    assert_eq!(page.events.len(), 8);
+}
+
+async fn nodes_that_race_keep_the_order_of_revisions(a: Node, b: Node) {
+    let session = session();
+    let events: Vec<_> = (0..EVENTS_MAX / 2).map(|_| event()).collect();
+    // The last ones first, each on both nodes.
+    let appends = events.iter().enumerate().rev().flat_map(|(n, event)| {
+        [&a, &b].map(|node| {
+            let session = &session;
+            async move {
+                eventually("it is its turn", || async {
+                    let revision = n as u64 + 1;
+                    let appended = node
+                        .adapter
+                        .append_stored(session, revision, event.clone(), Earlier::Required)
+                        .await;
+                    matches!(appended.unwrap(), StoredAppended::At(_)).then_some(())
+                })
+                .await;
+            }
+        })
+    });
+    futures::future::join_all(appends).await;
+
+    let page = a.adapter.read(&session, Position::default(), 100).await.unwrap();
+    assert_eq!(page.events.len(), events.len() * 2);
+    let mut order = Vec::new();
+    for (_, event) in page.events {
+        if !order.contains(&event.id) {
+            order.push(event.id);
+        }
+    }
+    assert_eq!(order, events.iter().map(|event| event.id).collect::<Vec<_>>());
 }

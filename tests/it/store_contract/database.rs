@@ -5,12 +5,12 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Connection};
 use tempfile::TempDir;
 use tokencast::domain::{
-    AgentId, Generation, GenerationConfig, Message, NodeId, Outcome, SessionId, StopReason, Usage,
-    UserId, Visibility,
+    AgentId, Generation, GenerationConfig, Message, MessageId, NewAttachment, NodeId, Outcome,
+    SessionId, StopReason, Usage, UserId, Visibility,
 };
 use tokencast::store::{
-    Accepted, Finish, Finished, NewGeneration, NewSession, Outgoing, SharedStore, StoreOptions,
-    connect,
+    Accepted, Finish, Finished, NewGeneration, NewMessage, NewSession, Outgoing, Sent, SharedStore,
+    StoreOptions, connect,
 };
 use uuid::Uuid;
 
@@ -115,6 +115,29 @@ impl Database {
         }
     }
 
+    /// Stores a session's only message `times` more, and makes the copies found as it is.
+    pub(super) async fn copy_message(&self, id: Uuid, times: u32) {
+        let new_id = match self.place {
+            Place::Folder { .. } => "randomblob(16)",
+            Place::Schema { .. } => "gen_random_uuid()",
+        };
+        let id = self.id(id);
+        self.execute(&format!(
+            "WITH RECURSIVE copy (place) AS \
+             (SELECT 2 UNION ALL SELECT place + 1 FROM copy WHERE place <= {times}) \
+             INSERT INTO message (id, session_id, ordinal, user_id, role, content, \
+             parent_message_id, created_at, updated_at) \
+             SELECT {new_id}, session_id, place, user_id, role, content, parent_message_id, \
+             created_at, updated_at FROM copy, message WHERE message.id = {id} ORDER BY place; \
+             INSERT INTO message_search (message_id, words) \
+             SELECT message.id, words FROM message, message_search \
+             WHERE message_search.message_id = {id} AND message.id <> {id} ORDER BY ordinal; \
+             UPDATE session SET last_ordinal = {times} + 1 \
+             WHERE id = (SELECT session_id FROM message WHERE id = {id})",
+        ))
+        .await;
+    }
+
     /// The number that a statement answers.
     pub(super) async fn number(&self, statement: &str) -> i64 {
         let statement = AssertSqlSafe(statement.to_owned());
@@ -209,6 +232,35 @@ pub(super) async fn said(store: &SharedStore, session_id: &str, text: &str) -> M
     accepted(store, &prompt(session_id, text)).await.1
 }
 
+/// Ada's message, which is no prompt.
+pub(super) fn note(session_id: &str, text: &str) -> NewMessage {
+    NewMessage {
+        session: session(session_id),
+        user: user("ada"),
+        content: text.to_owned(),
+        parent: None,
+        attachments: Vec::new(),
+        client_message_id: None,
+    }
+}
+
+pub(super) fn file(name: &str) -> NewAttachment {
+    NewAttachment {
+        file_name: name.to_owned(),
+        file_url: format!("https://example.org/{name}"),
+        mime_type: "image/png".to_owned(),
+        file_size: 5_000_000_000,
+        metadata: serde_json::json!({"w": [2, {"h": null}]}).as_object().unwrap().clone(),
+    }
+}
+
+pub(super) async fn sent(store: &SharedStore, new: &NewMessage) -> (Message, Outgoing) {
+    match store.send(new).await.unwrap() {
+        Sent::New { message, outgoing } => (message, outgoing),
+        other => panic!("expected a new message, got {other:?}"),
+    }
+}
+
 /// The end of a generation that its owner would store.
 pub(super) fn completed(generation: &Generation) -> Finish {
     Finish {
@@ -233,10 +285,23 @@ pub(super) async fn finished(store: &SharedStore, finish: &Finish) -> (Message, 
 
 /// All of a session's messages.
 pub(super) async fn messages(store: &SharedStore, session_id: &str) -> Vec<Message> {
-    let none = tokencast::domain::MessageId::new();
+    let none = MessageId::new();
     let page = store.missed(&session(session_id), none, 10_000).await.unwrap();
     assert!(!page.has_more);
     page.messages
+}
+
+/// The message as it is stored.
+pub(super) async fn stored(store: &SharedStore, id: MessageId) -> Message {
+    store.message(id, &user("ada")).await.unwrap().unwrap().message
+}
+
+/// The revisions of the outbox are dense, in the order in which it was stored: how many.
+pub(super) async fn revisions(store: &SharedStore) -> u64 {
+    let revisions: Vec<u64> = outbox(store).await.iter().map(|row| row.revision).collect();
+    let count = revisions.len() as u64;
+    assert_eq!(revisions, (1..=count).collect::<Vec<u64>>());
+    count
 }
 
 pub(super) async fn outbox(store: &SharedStore) -> Vec<Outgoing> {

@@ -1,0 +1,373 @@
+//! What a request asks: its path, query and body, each read by its type, whose JSON Schema is also
+//! what the document says of it.
+
+use std::borrow::Cow;
+use std::str::FromStr;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value, json};
+
+use super::auth::{authenticate, is_json};
+use super::{HttpError, HttpState};
+use crate::auth::Claims;
+use crate::chat::Caller;
+use crate::domain::ids::InvalidId;
+use crate::domain::{AttachmentId, Error, GenerationId, MessageId, SessionId, UserId};
+
+/// The most of a page of anything.
+const PAGE_MAX: u32 = 100;
+
+/// A request of an authenticated user, read.
+pub(super) struct Ask<P = (), Q = NoQuery, B = NoBody> {
+    pub(super) state: HttpState,
+    pub(super) caller: Caller,
+    pub(super) claims: Claims,
+    pub(super) headers: HeaderMap,
+    pub(super) path: P,
+    pub(super) query: Q,
+    pub(super) body: B,
+}
+
+impl<P: PathArgs, Q: DeserializeOwned, B: Payload> Ask<P, Q, B> {
+    /// Reads the request: first who asks, so that nobody else learns more.
+    pub(super) async fn read(state: HttpState, request: Request) -> Result<Self, HttpError> {
+        let (mut head, body) = request.into_parts();
+        let claims = authenticate(&state, &mut head)?;
+        let path = RawPathParams::from_request_parts(&mut head, &state).await;
+        let ids: Vec<_> = path.iter().flatten().map(|(_, id)| id.to_owned()).collect();
+        let path = P::read(&ids).map_err(|error| {
+            let names = P::parameters().into_iter().map(|(name, _)| name);
+            HttpError::from(error).about(names.zip(ids).collect())
+        })?;
+        let query = query(&head.uri)?;
+        let headers = head.headers.clone();
+        let body = B::read(Request::from_parts(head, body), &state).await?;
+        let caller = Caller { user: claims.user.clone(), name: claims.name.clone() };
+        Ok(Self { state, caller, claims, headers, path, query, body })
+    }
+}
+
+/// An id that stands in a path. One that cannot exist does not.
+pub(super) trait PathId: FromStr<Err = InvalidId> + ToString {
+    /// As in `sessionId`.
+    const NAME: &'static str;
+    /// As in "No such session".
+    const WHAT: &'static str;
+
+    /// What it looks like.
+    fn schema() -> Value {
+        json!({ "type": "string", "format": "uuid" })
+    }
+}
+
+impl PathId for SessionId {
+    const NAME: &'static str = "sessionId";
+    const WHAT: &'static str = "session";
+
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": SESSION_ID_PATTERN })
+    }
+}
+
+impl PathId for UserId {
+    const NAME: &'static str = "userId";
+    const WHAT: &'static str = "user";
+
+    fn schema() -> Value {
+        json!({ "type": "string", "minLength": 1, "maxLength": 256 })
+    }
+}
+
+impl PathId for MessageId {
+    const NAME: &'static str = "messageId";
+    const WHAT: &'static str = "message";
+}
+
+impl PathId for AttachmentId {
+    const NAME: &'static str = "attachmentId";
+    const WHAT: &'static str = "attachment";
+}
+
+impl PathId for GenerationId {
+    const NAME: &'static str = "streamId";
+    const WHAT: &'static str = "stream";
+}
+
+/// What a session's id looks like.
+pub(super) const SESSION_ID_PATTERN: &str = "^[A-Za-z0-9._:-]{1,128}$";
+
+/// The ids of a path, in its order.
+pub(super) trait PathArgs: Sized {
+    fn read(ids: &[String]) -> Result<Self, Error>;
+    /// Names and schemas.
+    fn parameters() -> Vec<(&'static str, Value)>;
+    /// Names and ids.
+    fn ids(&self) -> Vec<(&'static str, String)>;
+}
+
+impl PathArgs for () {
+    fn read(_: &[String]) -> Result<Self, Error> {
+        Ok(())
+    }
+
+    fn parameters() -> Vec<(&'static str, Value)> {
+        Vec::new()
+    }
+
+    fn ids(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+}
+
+impl<T: PathId> PathArgs for T {
+    fn read(ids: &[String]) -> Result<Self, Error> {
+        let id = ids.first().map(String::as_str).unwrap_or_default();
+        id.parse().map_err(|_| Error::not_found(T::WHAT))
+    }
+
+    fn parameters() -> Vec<(&'static str, Value)> {
+        vec![(T::NAME, T::schema())]
+    }
+
+    fn ids(&self) -> Vec<(&'static str, String)> {
+        vec![(T::NAME, self.to_string())]
+    }
+}
+
+impl<A: PathId, B: PathId> PathArgs for (A, B) {
+    fn read(ids: &[String]) -> Result<Self, Error> {
+        Ok((A::read(ids)?, B::read(ids.get(1..).unwrap_or_default())?))
+    }
+
+    fn parameters() -> Vec<(&'static str, Value)> {
+        [A::parameters(), B::parameters()].concat()
+    }
+
+    fn ids(&self) -> Vec<(&'static str, String)> {
+        [self.0.ids(), self.1.ids()].concat()
+    }
+}
+
+/// No parameters.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct NoQuery {}
+
+fn query<Q: DeserializeOwned>(uri: &Uri) -> Result<Q, Error> {
+    let Query(query) = Query::try_from_uri(uri).map_err(|rejection| {
+        let text = rejection.body_text();
+        Error::invalid(text.trim_start_matches("Failed to deserialize query string: "))
+    })?;
+    Ok(query)
+}
+
+/// A request's body.
+pub(super) trait Payload: Sized {
+    fn read(
+        request: Request,
+        state: &HttpState,
+    ) -> impl Future<Output = Result<Self, HttpError>> + Send;
+    /// `None`: there is none.
+    fn schema(generator: &mut SchemaGenerator) -> Option<Schema>;
+}
+
+/// No body; one that is there is not read.
+pub(super) struct NoBody;
+
+impl Payload for NoBody {
+    async fn read(_: Request, _: &HttpState) -> Result<Self, HttpError> {
+        Ok(Self)
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Option<Schema> {
+        None
+    }
+}
+
+/// A body that is a JSON object.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned + JsonSchema> Payload for Body<T> {
+    async fn read(request: Request, state: &HttpState) -> Result<Self, HttpError> {
+        if !is_json(request.headers()) {
+            return Err(Error::invalid("Content-Type must be application/json").into());
+        }
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+            let error = HttpError::from(Error::invalid("The body is too large, or broke off"));
+            match rejection.status() {
+                StatusCode::PAYLOAD_TOO_LARGE => error.with_status(StatusCode::PAYLOAD_TOO_LARGE),
+                _ => error,
+            }
+        })?;
+        let invalid = |what: String| Error::invalid(format!("The body: {what}"));
+        // An object first: an array of its fields' values would do for the derived types.
+        let object: Map<String, Value> =
+            serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+        serde_path_to_error::deserialize(Value::Object(object))
+            .map(Self)
+            .map_err(|error| invalid(error.to_string()).into())
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Option<Schema> {
+        Some(generator.subschema_for::<T>())
+    }
+}
+
+/// How many of a page: 1 to [`PAGE_MAX`].
+pub(super) struct Limit<const DEFAULT: u32>(pub(super) u32);
+
+impl<const DEFAULT: u32> Default for Limit<DEFAULT> {
+    fn default() -> Self {
+        Self(DEFAULT)
+    }
+}
+
+impl<'de, const DEFAULT: u32> Deserialize<'de> for Limit<DEFAULT> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let limit = whole_number(&String::deserialize(deserializer)?)
+            .and_then(|limit| u32::try_from(limit).ok())
+            .filter(|limit| (1..=PAGE_MAX).contains(limit));
+        let rule = || D::Error::custom(format!("must be a whole number from 1 to {PAGE_MAX}"));
+        limit.map(Self).ok_or_else(rule)
+    }
+}
+
+impl<const DEFAULT: u32> JsonSchema for Limit<DEFAULT> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("Limit{DEFAULT}").into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": DEFAULT,
+            "description": "How many at most.",
+        })
+    }
+}
+
+/// The largest offset: no session has as many messages.
+const OFFSET_MAX: u64 = 1_000_000_000;
+
+/// How many to leave out.
+#[derive(Default)]
+pub(super) struct Offset(pub(super) u64);
+
+impl<'de> Deserialize<'de> for Offset {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let offset = whole_number(&String::deserialize(deserializer)?);
+        let rule = || D::Error::custom(format!("must be a whole number from 0 to {OFFSET_MAX}"));
+        offset.filter(|offset| *offset <= OFFSET_MAX).map(Self).ok_or_else(rule)
+    }
+}
+
+impl JsonSchema for Offset {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Offset".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "integer", "minimum": 0, "maximum": OFFSET_MAX, "default": 0,
+            "description": "How many to leave out.",
+        })
+    }
+}
+
+/// Digits only: `str::parse` takes `+1` too.
+fn whole_number(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// A message that a body names.
+#[derive(Clone, Copy)]
+pub(super) struct MessageRef(pub(super) MessageId);
+
+impl<'de> Deserialize<'de> for MessageRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Self).map_err(|_| D::Error::custom("must be a UUID"))
+    }
+}
+
+impl JsonSchema for MessageRef {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "MessageRef".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "uuid" })
+    }
+}
+
+/// A message that a query may name; an empty parameter names none.
+#[derive(Default)]
+pub(super) struct MaybeMessage(pub(super) Option<MessageId>);
+
+impl<'de> Deserialize<'de> for MaybeMessage {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        text.parse().map(|id| Self(Some(id))).map_err(|_| D::Error::custom("must be a UUID"))
+    }
+}
+
+impl JsonSchema for MaybeMessage {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "MaybeMessage".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "string", "format": "uuid" }, { "const": "" }] })
+    }
+}
+
+/// Takes `null` for a value of its own, where a missing field is `None`.
+pub(super) fn or_null<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// An id that a field of the body names.
+///
+/// # Errors
+/// `INVALID`, naming the field.
+pub(super) fn id<T: FromStr<Err = InvalidId>>(field: &str, text: &str) -> Result<T, Error> {
+    let refused = |error: InvalidId| Error::invalid(format!("{field} must be {}", error.rule()));
+    text.parse().map_err(refused)
+}
+
+/// The same, where the field may be missing.
+///
+/// # Errors
+/// As [`id`].
+pub(super) fn optional_id<T>(field: &str, text: Option<String>) -> Result<Option<T>, Error>
+where
+    T: FromStr<Err = InvalidId>,
+{
+    text.map(|text| id(field, &text)).transpose()
+}
