@@ -394,6 +394,7 @@ export async function startCluster({
   if (!existsSync(BIN)) throw new Error(`no program at ${BIN}: build it, or set TOKENCAST_BIN`);
   const dir = await makeDir();
   const started = [];
+  let named = 0;
   const proxies = [];
   const cluster = {
     dir,
@@ -409,17 +410,19 @@ export async function startCluster({
 
     /** Starts one more node like the others. It is stopped with the cluster, and not in `nodes`. */
     async startNode() {
+      named += 1;
+      const name = `node-${named}`;
       const own = { ...cluster.env };
       const ways = {};
       if (proxied) {
-        for (const [key, name, kind] of [['REDIS_URL', 'toRedis', 'redis'], ['DATABASE_URL', 'toDatabase', 'postgres']]) {
+        for (const [key, way, kind] of [['REDIS_URL', 'toRedis', 'redis'], ['DATABASE_URL', 'toDatabase', 'postgres']]) {
           if (!own[key]) continue;
-          ways[name] = await startProxy(own[key], kind, await freePort());
-          proxies.push(ways[name]);
-          own[key] = ways[name].url;
+          ways[way] = await startProxy(own[key], kind, await freePort());
+          proxies.push(ways[way]);
+          own[key] = ways[way].url;
         }
       }
-      const node = await startNode(`node-${started.length + 1}`, own, dir, (child) => started.push(child));
+      const node = await startNode(name, own, dir, (child) => started.push(child));
       return Object.assign(node, ways);
     },
 
