@@ -14,6 +14,7 @@ import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { io } from 'socket.io-client';
+import { startProxy } from './harness/proxy.mjs';
 
 const run = promisify(execFile);
 const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
@@ -328,15 +329,26 @@ export async function createDatabase() {
 
 // ── Nodes ──────────────────────────────────────────────────────────────────────────────────────
 
+/** What has a limit of its own; everything else has WS_THROTTLE_LIMIT. */
+const LIMITED = [
+  'session:join', 'message:send', 'message:edit', 'message:delete', 'message:seen', 'message:reaction', 'typing:start',
+  'stream:request', 'read',
+];
+
+/** RATE_LIMITS that no test runs into, but for `limits`: `{ 'message:send': '5/60s' }`. */
+export const rateLimits = (limits = {}) =>
+  Object.entries({ ...Object.fromEntries(LIMITED.map((event) => [event, '1000000/60s'])), ...limits })
+    .map(([event, limit]) => `${event}=${limit}`)
+    .join(',');
+
 /** Limits that tests would run into; a test of a limit sets its own. */
 const NO_LIMITS = {
   MAX_CONNECTIONS_PER_USER: '100000',
   MAX_CONCURRENT_STREAMS: '100000',
   MAX_NODE_STREAMS: '100000',
   WS_THROTTLE_LIMIT: '1000000',
-  RATE_LIMITS: ['session:join', 'subscribe', 'chat:join', 'message:send', 'chat:send', 'chat:message', 'stream:request']
-    .map((event) => `${event}=1000000/60s`)
-    .join(','),
+  SOCKET_EVENTS_MAX: '100000',
+  RATE_LIMITS: rateLimits(),
 };
 
 /**
@@ -361,15 +373,32 @@ export const AGENTS = {
   instant: { tokensPerSecond: 0, tokens: 30 },
 };
 
+/** The two ways to run: the same behaviour is asserted on both. */
+export const SHAPES = {
+  'one node on SQLite, in memory': { nodes: 1, database: 'sqlite', redis: false },
+  'PostgreSQL, Redis and two nodes': { nodes: 2 },
+};
+
+/** The node for the n-th device: others where there are others. */
+export const nodeOf = (cluster, n) => cluster.nodes[n % cluster.nodes.length];
+
 /**
  * Starts `nodes` real nodes, with a Redis and a database of their own, and nginx in front where
- * asked. `env` is added to every node's. `cluster.url` is nginx' or the first node's.
+ * asked. `env` is added to every node's. `cluster.url` is nginx' or the first node's. With
+ * `redis: false` and `database: 'sqlite'` it is what a single node has without settings. With
+ * `proxied`, each node reaches both through proxies of its own (`node.toRedis`, `node.toDatabase`).
  */
-export async function startCluster({ nodes: count = 1, nginx = false, env = {}, agents = AGENTS } = {}) {
+export async function startCluster({
+  nodes: count = 1, nginx = false, env = {}, agents = AGENTS, database = 'postgres', redis = true, proxied = false,
+} = {}) {
   if (!existsSync(BIN)) throw new Error(`no program at ${BIN}: build it, or set TOKENCAST_BIN`);
   const dir = await makeDir();
+  const started = [];
+  let named = 0;
+  const proxies = [];
   const cluster = {
     dir,
+    env: undefined,
     nodes: [],
     redis: undefined,
     database: undefined,
@@ -379,12 +408,31 @@ export async function startCluster({ nodes: count = 1, nginx = false, env = {}, 
       return cluster.nginx?.url ?? cluster.nodes[0].url;
     },
 
+    /** Starts one more node like the others. It is stopped with the cluster, and not in `nodes`. */
+    async startNode() {
+      named += 1;
+      const name = `node-${named}`;
+      const own = { ...cluster.env };
+      const ways = {};
+      if (proxied) {
+        for (const [key, way, kind] of [['REDIS_URL', 'toRedis', 'redis'], ['DATABASE_URL', 'toDatabase', 'postgres']]) {
+          if (!own[key]) continue;
+          ways[way] = await startProxy(own[key], kind, await freePort());
+          proxies.push(ways[way]);
+          own[key] = ways[way].url;
+        }
+      }
+      const node = await startNode(name, own, dir, (child) => started.push(child));
+      return Object.assign(node, ways);
+    },
+
     /** Stops and removes everything, whatever state it is in. */
     async stop() {
       await cluster.nginx?.child.stop('SIGTERM');
       cluster.redis?.resume();
       // Their own shutdown is what one test is about; here it only takes time.
-      await Promise.all(cluster.nodes.map((node) => node.stop('SIGKILL')));
+      await Promise.all(started.map((node) => node.stop('SIGKILL')));
+      await Promise.all(proxies.map((proxy) => proxy.stop()));
       await cluster.redis?.stop();
       await cluster.database?.drop();
       await rm(dir, { recursive: true, force: true });
@@ -394,29 +442,27 @@ export async function startCluster({ nodes: count = 1, nginx = false, env = {}, 
   try {
     const agentsFile = join(dir, 'agents.toml');
     [cluster.redis, cluster.database] = await Promise.all([
-      startRedis(),
-      createDatabase(),
+      redis ? startRedis() : undefined,
+      database === 'sqlite' ? undefined : createDatabase(),
       writeAgents(agentsFile, agents),
     ]);
     const nginxPort = nginx ? await freePort() : undefined;
-    const shared = {
+    cluster.env = {
       ...baseEnv(),
       RUST_LOG: 'info',
       RUST_BACKTRACE: '0',
       LOG_FORMAT: 'text',
       NO_COLOR: '1',
       HOST: '127.0.0.1',
-      REDIS_URL: cluster.redis.url,
-      DATABASE_URL: cluster.database.url,
+      ...(cluster.redis ? { REDIS_URL: cluster.redis.url } : {}),
+      DATABASE_URL: cluster.database?.url ?? `sqlite://${join(dir, 'tokencast.db')}`,
       JWT_SECRET: SECRET,
       AGENTS_FILE: agentsFile,
       CORS_ORIGIN: nginx ? `http://127.0.0.1:${nginxPort}` : 'http://localhost:3000',
       ...NO_LIMITS,
       ...env,
     };
-    cluster.nodes = await Promise.all(
-      Array.from({ length: count }, (_, index) => startNode(`node-${index + 1}`, shared, dir)),
-    );
+    cluster.nodes = await Promise.all(Array.from({ length: count }, () => cluster.startNode()));
     if (nginx) cluster.nginx = await startNginx(dir, nginxPort, cluster.nodes);
   } catch (error) {
     await cluster.stop();
@@ -425,10 +471,11 @@ export async function startCluster({ nodes: count = 1, nginx = false, env = {}, 
   return cluster;
 }
 
-async function startNode(name, shared, dir) {
+async function startNode(name, shared, dir, started) {
   const [port, metricsPort] = [await freePort(), await freePort()];
   const env = { ...shared, PORT: String(port), METRICS_PORT: String(metricsPort) };
   const node = new Child(name, BIN, ['serve'], { env, cwd: dir, dir });
+  started(node);
   node.url = `http://127.0.0.1:${port}`;
   node.metricsUrl = `http://127.0.0.1:${metricsPort}/metrics`;
   await node.ready(async () => (await get(`${node.url}/readyz`)).status === 200);
@@ -545,6 +592,34 @@ export async function ok(socket, event, ...args) {
 
 const ENDS = ['stream:complete', 'stream:stopped', 'stream:error'];
 
+/** As `ask`, for requests that have to be refused: the error. */
+export async function no(socket, code, event, ...args) {
+  const reply = await ask(socket, event, ...args);
+  assert.equal(reply?.ok, false, `${event} ${JSON.stringify(args)}: ${JSON.stringify(reply)}`);
+  assertError(reply.error, code, event);
+  return reply.error;
+}
+
+/**
+ * Until everything that the server had for this socket before now has arrived: commands of one
+ * socket are answered in order, and answers do not overtake events.
+ */
+export const flushed = (...readers) =>
+  Promise.all(readers.map(({ socket }) => ok(socket, 'session:leave', { sessionId: sessionId('flush') })));
+
+/** A user's device that has joined sessions, and forgot what it heard until then. */
+export async function joined(node, sub, ids, { name, lastMessageId } = {}) {
+  const jwt = token({ sub, name });
+  const device = { ...(await open(node.url, { token: jwt })), jwt, sub, node };
+  for (const id of [ids].flat()) {
+    device.reply = await ok(device.socket, 'session:join', { sessionId: id, ...(lastMessageId ? { lastMessageId } : {}) });
+  }
+  return device;
+}
+
+/** Forgets what was heard until now. */
+export const forget = (...readers) => readers.forEach(({ heard }) => heard.events.splice(0));
+
 /** Records every event of a socket, in order, from now on. */
 export function record(socket) {
   const events = [];
@@ -575,6 +650,8 @@ export function record(socket) {
   return {
     events,
     names: () => events.map((event) => event.name),
+    /** As `names`, without what comes and goes beside the conversation: users who are there. */
+    said: () => events.map((event) => event.name).filter((name) => !/^(presence|user):/.test(name)),
     /** The payloads of one event. */
     of: (name) => events.filter((event) => event.name === name).map((event) => event.payload),
     /** The payload of the first such event, heard already or still to come. */
@@ -664,6 +741,12 @@ export const MESSAGE = {
   metadata: '?object', tokens: '?int', parentMessageId: '?string', isEdited: 'boolean', editedAt: '?time',
   isDeleted: 'boolean', deletedAt: '?time', createdAt: 'time', updatedAt: 'time', reactions: 'array',
   attachments: 'array', usage: '?object',
+};
+
+/** The fields of a `Session`. */
+export const SESSION = {
+  id: 'string', ownerId: 'string', title: '?string', agentId: '?string', visibility: 'string', role: '?string',
+  memberCount: 'int', lastMessageAt: '?time', createdAt: 'time', updatedAt: 'time',
 };
 
 /** Asserts that `error` is an `E` of the given code, about `event`. */
