@@ -1,7 +1,7 @@
 //! Who answers, as clients may know it.
 
-use super::Chat;
-use crate::domain::AgentId;
+use super::{Caller, Chat};
+use crate::domain::{Action, AgentId, Error};
 
 /// An agent that answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,11 @@ pub struct AgentInfo {
 
 impl Chat {
     /// Every agent, by id.
-    pub fn agents(&self) -> Vec<AgentInfo> {
+    ///
+    /// # Errors
+    /// `RATE_LIMIT`.
+    pub async fn agents(&self, caller: &Caller) -> Result<Vec<AgentInfo>, Error> {
+        self.shared.count(caller, Action::Read).await?;
         let answerers = &self.shared.answerers;
         let mut agents: Vec<_> = answerers
             .by_agent
@@ -28,6 +32,6 @@ impl Chat {
             })
             .collect();
         agents.sort_by(|a, b| a.id.cmp(&b.id));
-        agents
+        Ok(agents)
     }
 }

@@ -6,6 +6,7 @@ use super::access::forbidden;
 use super::failure::stored;
 use super::limits::check_title;
 use super::messages::PAGE_MAX;
+use super::moderation::moderate;
 use super::{Caller, Chat};
 use crate::domain::{
     Access, Action, AgentId, Error, Member, Membership, Presence, SessionChange, SessionId, UserId,
@@ -53,6 +54,7 @@ impl Chat {
         shared.count(caller, Action::CreateSession).await?;
         let WantedSession { id, title, agent, visibility } = wanted;
         self.check_session(title.as_deref(), agent.as_ref())?;
+        let title = self.moderate_title(title).await?;
         let new = NewSession {
             id: id.unwrap_or_else(new_id),
             owner: caller.user.clone(),
@@ -94,12 +96,15 @@ impl Chat {
         &self,
         caller: &Caller,
         id: &SessionId,
-        change: SessionChange,
+        mut change: SessionChange,
     ) -> Result<Access, Error> {
         let shared = &self.shared;
         shared.count(caller, Action::UpdateSession).await?;
         let title = change.title.as_ref().and_then(Option::as_deref);
         self.check_session(title, change.agent.as_ref().and_then(Option::as_ref))?;
+        if let Some(title) = change.title {
+            change.title = Some(self.moderate_title(title).await?);
+        }
         let Access { membership, .. } = shared.owned(caller, id).await?;
         let changed = shared.store.update_session(id, &change).await.map_err(stored)?;
         let changed = changed.ok_or_else(|| Error::not_found("session"))?;
@@ -183,6 +188,14 @@ impl Chat {
     /// has to have seen to it that this is an operator.
     pub async fn disconnect(&self, user: &UserId) -> Result<u64, Error> {
         self.shared.disconnect(user).await
+    }
+
+    /// A title is written by people, too.
+    async fn moderate_title(&self, title: Option<String>) -> Result<Option<String>, Error> {
+        match title {
+            Some(title) => moderate(self.shared.options.moderation, title).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     fn check_session(&self, title: Option<&str>, agent: Option<&AgentId>) -> Result<(), Error> {

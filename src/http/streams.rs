@@ -24,7 +24,7 @@ pub(super) fn routes(api: Api) -> Api {
 }
 
 async fn agents(ask: Ask) -> Result<Shown<Vec<AgentInfo>>, HttpError> {
-    Ok(Shown(ask.state.chat.agents()))
+    Ok(Shown(ask.state.chat.agents(&ask.caller).await?))
 }
 
 async fn stop(ask: Ask<GenerationId>) -> Result<Accepted<GenerationId>, HttpError> {

@@ -399,7 +399,9 @@ for (const [mode, check] of Object.entries({
     const api = rest(bob.node, 'bob');
     const refused = await api.call('POST', at.messages, { sessionId: id, content: 'shit' });
     assert.equal(refused.body.error.code, 'MODERATION_FAILED', refused.text);
-    assert.ok(refused.status >= 400 && refused.status < 500, `${refused.status}`);
+    assert.equal(refused.status, 422);
+    const titled = await rest(laptop.node, 'alice').call('PATCH', at.session(id), { title: 'shit' });
+    assert.equal(titled.body.error.code, 'MODERATION_FAILED', titled.text);
     await flushed(bob);
     assert.deepEqual((await api.get(at.history(id))).messages.map(({ content }) => content), ['Fine']);
     assert.deepEqual(bob.heard.of('message:new').map(({ content }) => content), ['Fine']);
