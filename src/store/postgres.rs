@@ -51,6 +51,13 @@ macro_rules! has_words {
     };
 }
 
+/// The id of the message that is a row of [`has_words`].
+macro_rules! message_of {
+    ($row:literal) => {
+        concat!($row, ".message_id")
+    };
+}
+
 #[path = "sql/mod.rs"]
 mod sql;
 

@@ -52,15 +52,21 @@ macro_rules! indexed_words {
 }
 
 /// The messages of the search index that have all the words bound as [`asked_words`] gives them.
-/// The index gives them in the order of their ids, so nothing is read beyond a limit.
+/// The index gives them in the order of their ids, so nothing is read beyond a limit. Of several
+/// words it reads the most frequent one's list, too, as far as the limit: 3 ns a message.
 macro_rules! has_words {
     ($bound:literal) => {
         concat!(
-            "SELECT rowid AS id, (SELECT message_id FROM message_search \
-             WHERE id = message_search_words.rowid) AS message_id \
-             FROM message_search_words WHERE message_search_words MATCH ",
+            "SELECT rowid AS id FROM message_search_words WHERE message_search_words MATCH ",
             $bound,
         )
+    };
+}
+
+/// The id of the message that is a row of [`has_words`]: only a page's are looked up.
+macro_rules! message_of {
+    ($row:literal) => {
+        concat!("(SELECT message_id FROM message_search WHERE id = ", $row, ".id)")
     };
 }
 

@@ -22,9 +22,10 @@ use crate::domain::SessionId;
 /// have as many, and no 32,000 characters of a language with spaces do.
 const WORDS_MAX: usize = 20_000;
 
-/// The most bytes of all words kept of a message, its first ones. Beyond 1 MiB a `tsvector` made of
-/// an array is broken without an error: <https://www.postgresql.org/docs/current/textsearch-limitations.html>.
-/// 32,000 characters have half as many, unless they are compatibility forms of many letters each.
+/// The most bytes of all words kept of a message, its first ones. A `tsvector` made of an array that
+/// has more than 1 MiB is broken, and nothing says so; see
+/// <https://www.postgresql.org/docs/current/textsearch-limitations.html>. 32,000 characters have
+/// half as many, unless they are compatibility forms of many letters each.
 const WORDS_BYTES_MAX: usize = 1_000_000;
 
 /// The most different words minded of a query, its first ones.

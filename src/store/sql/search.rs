@@ -94,9 +94,10 @@ pub(super) async fn search(
         "WITH found AS MATERIALIZED (",
         has_words!("$1"),
         " ORDER BY id DESC LIMIT $2) \
-         SELECT (SELECT count(*) FROM found) AS total, page.message_id \
-         FROM (SELECT 1) AS one LEFT JOIN \
-         (SELECT id, message_id FROM found ORDER BY id DESC LIMIT $3 OFFSET $4) AS page \
+         SELECT (SELECT count(*) FROM found) AS total, ",
+        message_of!("page"),
+        " AS message_id FROM (SELECT 1) AS one LEFT JOIN \
+         (SELECT * FROM found ORDER BY id DESC LIMIT $3 OFFSET $4) AS page \
          ON 1 = 1 ORDER BY page.id DESC",
     ))
     .bind(asked_words(asked))
