@@ -53,7 +53,7 @@ macro_rules! indexed_words {
 
 /// The messages of the search index that have all the words bound as [`asked_words`] gives them.
 /// The index gives them in the order of their ids, so nothing is read beyond a limit. Of several
-/// words it reads the most frequent one's list, too, as far as the limit: 3 ns a message.
+/// words it walks the list of a frequent one, too, at 3 to 4 ns a message.
 macro_rules! has_words {
     ($bound:literal) => {
         concat!(

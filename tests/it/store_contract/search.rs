@@ -236,7 +236,7 @@ pub(super) async fn a_deleted_message_is_not_found(database: &Database) {
         store.delete_message(id, &user("ada")).await.unwrap().unwrap();
     }
     assert_eq!(found(&store, "s", "same words").await, [kept]);
-    assert_eq!(store.edit(gone, "same new words").await.unwrap(), None);
+    assert!(store.edit(gone, "same new words").await.unwrap().is_none());
     for query in ["other", "asked", "new"] {
         assert_eq!(found(&store, "s", query).await, [], "{query:?}");
     }
