@@ -15,9 +15,10 @@ CREATE INDEX message_parent ON message (parent_message_id, ordinal)
 -- words, in the transaction that stores it, so a session's ids rise as its ordinals do; a deleted
 -- message has none.
 CREATE TABLE message_search (
-    id         bigint             GENERATED ALWAYS AS IDENTITY,
-    message_id uuid               PRIMARY KEY REFERENCES message (id) ON DELETE CASCADE,
-    words      text[] COLLATE "C" NOT NULL
+    id         bigint   GENERATED ALWAYS AS IDENTITY,
+    message_id uuid     PRIMARY KEY REFERENCES message (id) ON DELETE CASCADE,
+    -- Without positions, and from an array: no text search configuration has a say in it.
+    words      tsvector NOT NULL
 );
 -- Without a list of what is yet to be put into it, which each search would read to its end.
 CREATE INDEX message_search_words ON message_search USING gin (words) WITH (fastupdate = off);

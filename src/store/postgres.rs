@@ -36,10 +36,25 @@ macro_rules! ids {
     };
 }
 
-/// The messages of the search index that have all the words bound as [`Words`].
+/// What the search index keeps of the words bound as [`kept_words`] gives them. The words become
+/// lexemes as they are, by no parser and dictionary, and are compared by their bytes.
+macro_rules! indexed_words {
+    ($bound:literal) => {
+        concat!("array_to_tsvector(", $bound, ")")
+    };
+}
+
+/// The messages of the search index that have all the words bound as [`asked_words`] gives them.
 macro_rules! has_words {
     ($bound:literal) => {
-        concat!("SELECT id, message_id FROM message_search WHERE words @> ", $bound)
+        concat!("SELECT id, message_id FROM message_search WHERE words @@ ", $bound, "::tsquery")
+    };
+}
+
+/// The id of the message that is a row of [`has_words`].
+macro_rules! message_of {
+    ($row:literal) => {
+        concat!($row, ".message_id")
     };
 }
 
@@ -53,9 +68,6 @@ type Transaction = sqlx::PgTransaction<'static>;
 
 /// A list of ids, bound as one value.
 type Ids = Vec<Uuid>;
-
-/// Words of a message or a query, bound as one value.
-type Words = Vec<String>;
 
 /// A moment as a column holds it.
 #[derive(Debug, Clone, Copy, sqlx::Type)]
@@ -80,14 +92,16 @@ fn ids(ids: impl Iterator<Item = Uuid>) -> Ids {
     ids.collect()
 }
 
-/// The words of a message.
-fn kept_words(words: Vec<String>) -> Words {
+/// The words of a message, bound as one value.
+fn kept_words(words: Vec<String>) -> Vec<String> {
     words
 }
 
-/// The words of a query.
-fn asked_words(words: Vec<String>) -> Words {
-    words
+/// The words of a query, bound as one value. In quotes everything is of a word, if quotes and
+/// backslashes are doubled: <https://www.postgresql.org/docs/current/datatype-textsearch.html>.
+fn asked_words(words: Vec<String>) -> String {
+    let quoted = |word: &String| format!("'{}'", word.replace('\\', r"\\").replace('\'', "''"));
+    words.iter().map(quoted).collect::<Vec<_>>().join(" & ")
 }
 
 /// A transaction that writes.

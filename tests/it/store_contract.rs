@@ -127,5 +127,6 @@ contracts! {
         a_long_text_is_found_by_its_words
         no_more_are_counted_than_the_most
         what_was_stored_before_there_was_a_search_is_found
-        a_message_is_found_by_what_it_says_last;
+        a_message_is_found_by_what_it_says_last
+        a_deleted_message_is_not_found;
 }

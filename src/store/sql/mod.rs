@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use super::{
-    Connection, Db, Ids, Pool, Time, Transaction, Words, asked_words, begin, ids, kept_words,
-    lock_user, passes,
+    Connection, Db, Ids, Pool, Time, Transaction, asked_words, begin, ids, kept_words, lock_user,
+    passes,
 };
 use crate::domain::{
     Access, AttachmentId, EventId, Generation, GenerationId, Member, Message, MessageId,

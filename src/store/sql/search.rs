@@ -6,7 +6,7 @@
 
 use uuid::Uuid;
 
-use super::{Connection, Pool, Words, asked_words, begin, kept_words, message};
+use super::{Connection, Pool, asked_words, begin, kept_words, message};
 use crate::domain::{Message, MessageId, SessionId};
 use crate::store::{FOUND_MAX, Found, words};
 
@@ -16,10 +16,11 @@ const BATCH: i64 = 200;
 /// Makes a message found by what it says now. One statement, also where it has no word: its row
 /// keeps its place for words that come later.
 pub(super) async fn index(connection: &mut Connection, message: &Message) -> sqlx::Result<()> {
-    sqlx::query(
-        "INSERT INTO message_search (message_id, words) VALUES ($1, $2) \
-         ON CONFLICT (message_id) DO UPDATE SET words = excluded.words",
-    )
+    sqlx::query(concat!(
+        "INSERT INTO message_search (message_id, words) VALUES ($1, ",
+        indexed_words!("$2"),
+        ") ON CONFLICT (message_id) DO UPDATE SET words = excluded.words",
+    ))
     .bind(message.id.0)
     .bind(kept_words(words::of_message(&message.session, &message.content)))
     .execute(connection)
@@ -89,17 +90,17 @@ pub(super) async fn search(
         return Ok(Found::default());
     }
     let mut connection = pool.acquire().await?;
-    let asked: Words = asked_words(asked);
     let rows: Vec<FoundRow> = sqlx::query_as(concat!(
         "WITH found AS MATERIALIZED (",
         has_words!("$1"),
         " ORDER BY id DESC LIMIT $2) \
-         SELECT (SELECT count(*) FROM found) AS total, page.message_id \
-         FROM (SELECT 1) AS one LEFT JOIN \
-         (SELECT id, message_id FROM found ORDER BY id DESC LIMIT $3 OFFSET $4) AS page \
+         SELECT (SELECT count(*) FROM found) AS total, ",
+        message_of!("page"),
+        " AS message_id FROM (SELECT 1) AS one LEFT JOIN \
+         (SELECT * FROM found ORDER BY id DESC LIMIT $3 OFFSET $4) AS page \
          ON 1 = 1 ORDER BY page.id DESC",
     ))
-    .bind(asked)
+    .bind(asked_words(asked))
     .bind(i64::from(FOUND_MAX))
     .bind(i64::from(limit))
     .bind(super::row::signed(offset))

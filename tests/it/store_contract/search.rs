@@ -6,7 +6,7 @@ use tokencast::domain::{Message, MessageId};
 use tokencast::store::{FOUND_MAX, SharedStore};
 
 use super::database::{
-    Database, accepted, completed, finished, prompt, said, session, with_sessions,
+    Database, accepted, completed, finished, note, prompt, said, sent, session, user, with_sessions,
 };
 
 /// A text, queries that find it, and queries that do not.
@@ -157,6 +157,12 @@ pub(super) async fn a_long_text_is_found_by_its_words(database: &Database) {
     assert_eq!(found(&store, "s", "w0 w5999").await, [many]);
     assert_eq!(found(&store, "s", &words[..200].join(" ")).await, [many]);
     assert_eq!(found(&store, "s", "w6000").await, []);
+    // More than either database keeps of one message: its first words.
+    let wide: Vec<String> = (0..14_000).map(|at| format!("{at:0>60}")).collect();
+    let wider = said(&store, "s", &wide.join(" ")).await.id;
+    assert_eq!(found(&store, "s", &wide[..50].join(" ")).await, [wider]);
+    assert_eq!(found(&store, "s", &wide[13_000..13_050].join(" ")).await, [wider]);
+    assert_eq!(found(&store, "s", &wide[13_999]).await, []);
     let begin: String = han.chars().take(5).collect();
     assert_eq!(found(&store, "s", &begin).await, [characters]);
     assert_eq!(found(&store, "s", &"x".repeat(9_000)).await, [long]);
@@ -201,32 +207,44 @@ pub(super) async fn what_was_stored_before_there_was_a_search_is_found(database:
 
 pub(super) async fn a_message_is_found_by_what_it_says_last(database: &Database) {
     let store = with_sessions(database, &["s"]).await;
-    let first = said(&store, "s", "🎉").await.id;
-    let second = said(&store, "s", "before words").await.id;
-    let third = said(&store, "s", "after words").await.id;
-    store.close().await;
-    database
-        .execute(&format!(
-            "UPDATE message SET content = 'after change' WHERE id IN ({}, {}); \
-             INSERT INTO message_unindexed (message_id) SELECT id FROM message; \
-             DELETE FROM message_search WHERE message_id = {}",
-            database.id(first.0),
-            database.id(second.0),
-            database.id(third.0),
-        ))
-        .await;
-    database
-        .execute(&format!(
-            "DELETE FROM message_unindexed WHERE message_id = {}",
-            database.id(third.0)
-        ))
-        .await;
-    let store = database.open().await;
+    let mut ids = Vec::new();
+    for text in ["🎉", "before words", "after words"] {
+        ids.push(sent(&store, &note("s", text)).await.0.id);
+    }
+    let [first, second, third] = ids[..] else { unreachable!() };
+    for id in [first, second] {
+        store.edit(id, "after change").await.unwrap().unwrap();
+    }
     // In its place among the others, though it had no word at first.
-    assert_eq!(found(&store, "s", "after").await, [second, first]);
+    assert_eq!(found(&store, "s", "after").await, [third, second, first]);
     assert_eq!(found(&store, "s", "change").await, [second, first]);
     assert_eq!(found(&store, "s", "before").await, []);
-    assert_eq!(found(&store, "s", "words").await, []);
+    assert_eq!(found(&store, "s", "words").await, [third]);
+    store.edit(second, "🎉").await.unwrap().unwrap();
+    assert_eq!(found(&store, "s", "after").await, [third, first]);
+    store.edit(second, "before").await.unwrap().unwrap();
+    assert_eq!(found(&store, "s", "before").await, [second]);
+}
+
+pub(super) async fn a_deleted_message_is_not_found(database: &Database) {
+    let store = with_sessions(database, &["s"]).await;
+    let kept = sent(&store, &note("s", "same words")).await.0.id;
+    let gone = sent(&store, &note("s", "same other words")).await.0.id;
+    let (_, prompt, _) = accepted(&store, &prompt("s", "same words asked")).await;
+    assert_eq!(found(&store, "s", "same words").await, [prompt.id, gone, kept]);
+    for id in [gone, prompt.id] {
+        store.delete_message(id, &user("ada")).await.unwrap().unwrap();
+    }
+    assert_eq!(found(&store, "s", "same words").await, [kept]);
+    assert!(store.edit(gone, "same new words").await.unwrap().is_none());
+    for query in ["other", "asked", "new"] {
+        assert_eq!(found(&store, "s", query).await, [], "{query:?}");
+    }
+    // Nor is it after it was listed among those that are yet to be indexed.
+    database.execute("INSERT INTO message_unindexed (message_id) SELECT id FROM message").await;
+    let store = database.open().await;
+    assert_eq!(found(&store, "s", "same").await, [kept]);
+    assert_eq!(found(&store, "s", "other").await, []);
 }
 
 async fn found(store: &SharedStore, session_id: &str, query: &str) -> Vec<MessageId> {
