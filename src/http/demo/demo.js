@@ -9,7 +9,8 @@ const random = (length) => Array.from(crypto.getRandomValues(new Uint8Array(leng
 
 const newRoom = () => `#room-${random(10)}`;
 
-if (!/^#[A-Za-z0-9._:-]{1,128}$/.test(location.hash)) history.replaceState(null, "", newRoom());
+const isNew = !/^#[A-Za-z0-9._:-]{1,128}$/.test(location.hash);
+if (isNew) history.replaceState(null, "", newRoom());
 const sessionId = location.hash.slice(1);
 const ROOM = `/api/chat/sessions/${encodeURIComponent(sessionId)}`;
 addEventListener("hashchange", () => location.reload());
@@ -268,7 +269,6 @@ const socket = new Socket("/chat", auth, showState)
   .on("connect", () => showState("online"))
   .on("connect_error", ({ data } = {}) => { if (data?.code === "AUTH_ERROR") token = undefined; })
   .on("connection:success", ({ userId, nodeId: node }) => {
-    if (me && me !== userId) forgetAll();
     [me, nodeId] = [userId, node];
     showState("online");
     join();
@@ -423,10 +423,8 @@ const rename = (event) => {
   const chosen = $("name").value.trim();
   if (!chosen || chosen === name) { $("name").value = name; return; }
   storedName((name = chosen));
-  // A private room is not there for anybody else, whoever types here.
-  if (isOwner && !isOpen) { location.hash = newRoom(); return; }
-  token = undefined;
-  socket.open();
+  // A private room of the old name is not there for the new one. The hash reloads the page as well.
+  if ((isOwner || isNew) && !isOpen) location.hash = newRoom(); else location.reload();
 };
 $("who").addEventListener("submit", rename);
 $("name").addEventListener("change", rename);
