@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# dev/openapi.sh PROGRAM: starts one node (SQLite, in memory), has its /openapi.json checked by
+# dev/openapi.sh PROGRAM: starts one node (a SQLite file, no Redis), has its /openapi.json checked by
 # openapi-spec-validator, and lets schemathesis try every route: no server error, and no answer that
 # the document does not hold. SEED=… repeats a run; EXAMPLES=… is how many requests it makes up for
 # each route in a pass.

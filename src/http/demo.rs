@@ -1,4 +1,4 @@
-//! The demo chat: one page with its script and style, and tokens for whoever asks.
+//! The demo chat: one page with its scripts and style, and tokens for whoever asks.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::domain::{Error, ErrorCode, UserId};
 
 /// How long a demo token holds.
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 60 * 60);
-/// The page needs nothing but its own two files and a WebSocket to its own origin.
+/// The page needs nothing but its own files, and its own origin over HTTP and a WebSocket.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
@@ -39,6 +39,14 @@ pub(super) fn html(content: &'static str) -> impl IntoResponse {
 
 pub(super) async fn script() -> impl IntoResponse {
     file("text/javascript; charset=utf-8", include_str!("demo/demo.js"))
+}
+
+pub(super) async fn message_script() -> impl IntoResponse {
+    file("text/javascript; charset=utf-8", include_str!("demo/demo-message.js"))
+}
+
+pub(super) async fn socket_script() -> impl IntoResponse {
+    file("text/javascript; charset=utf-8", include_str!("demo/demo-socket.js"))
 }
 
 pub(super) async fn style() -> impl IntoResponse {

@@ -89,6 +89,8 @@ pub fn public(state: HttpState) -> Router {
         router = router
             .route("/", get(demo::page))
             .route("/demo.js", get(demo::script))
+            .route("/demo-message.js", get(demo::message_script))
+            .route("/demo-socket.js", get(demo::socket_script))
             .route("/demo.css", get(demo::style));
     }
     if state.dev_auth {

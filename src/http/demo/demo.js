@@ -1,164 +1,94 @@
-// The demo chat: a small Socket.IO client of its own (WebSocket only), and the page above it.
-// Text is placed by its offset in UTF-16 units, which is what `string.length` counts, so joining
-// and joining again in the middle of an answer need no other care. Whatever comes from the
+// The demo chat. What is stored is read over REST each time the page joins its room; what happens
+// from then on comes over the socket, and waits while the page reads. Whatever comes from the
 // network is shown as text, never as markup.
-"use strict";
-
-// ---- Engine.IO 4, Socket.IO 5: one namespace, connected for as long as the page is open --------
-
-class Socket {
-  #ws; #timer; #retry; #tries = 0; #nextAck = 0; #acks = new Map(); #handlers = new Map(); #patience = 15000; #connected = false;
-
-  /** `auth` gives the handshake's payload and is asked before each try; `state(word, detail)`. */
-  constructor(namespace, auth, state) {
-    Object.assign(this, { namespace, auth, state });
-    addEventListener("online", () => this.#retry && this.open());
-  }
-
-  on(event, handler) { this.#handlers.set(event, handler); return this; }
-
-  get connected() { return this.#connected; }
-
-  async open() {
-    clearTimeout(this.#retry); this.#retry = undefined;
-    this.#drop();
-    this.state("connecting");
-    const ws = this.#ws = { close() {} }; // Taken, so that an older try knows it is over.
-    try { this.payload = await this.auth(); } catch (error) {
-      if (this.#ws === ws) this.#again(error.message);
-      return;
-    }
-    if (this.#ws !== ws) return;
-    const url = `${location.protocol.replace("http", "ws")}//${location.host}/socket.io/?EIO=4&transport=websocket`;
-    const socket = this.#ws = new WebSocket(url);
-    this.#watch();
-    socket.onmessage = ({ data }) => this.#ws === socket && this.#receive(String(data));
-    socket.onclose = () => this.#ws === socket && this.#again("Connection lost");
-  }
-
-  /** Answers with the ack's fields; fails with the ack's error, or with `lost` where none came. */
-  emit(event, payload) {
-    if (!this.#connected) return Promise.reject(lost());
-    return new Promise((resolve, reject) => {
-      const id = this.#nextAck++;
-      const timer = setTimeout(() => { this.#acks.delete(id); reject(lost()); }, 10000);
-      this.#acks.set(id, { resolve, reject, timer });
-      this.#ws.send(`42${this.namespace},${id}${JSON.stringify([event, payload])}`);
-    });
-  }
-
-  #receive(data) {
-    this.#watch();
-    if (data[0] === "0") {
-      const { pingInterval = 25000, pingTimeout = 20000 } = JSON.parse(data.slice(1));
-      this.#patience = pingInterval + pingTimeout;
-      this.#ws.send(`40${this.namespace},${JSON.stringify(this.payload)}`);
-    } else if (data[0] === "1") this.#again("Closed by the server");
-    else if (data[0] === "2") this.#ws.send("3" + data.slice(1));
-    else if (data[0] === "4") this.#packet(/^(\d)(?:(\/[^,]*),)?(\d*)(.*)$/s.exec(data.slice(1)));
-  }
-
-  #packet([, type, namespace, id, rest]) {
-    if (namespace !== this.namespace) return;
-    const body = rest ? JSON.parse(rest) : undefined;
-    if (type === "0") { this.#tries = 0; this.#connected = true; this.#call("connect", body); }
-    else if (type === "1") this.#again("Disconnected by the server");
-    else if (type === "2") this.#call(...body);
-    else if (type === "3") this.#acknowledged(Number(id), body[0]);
-    else if (type === "4") { this.#call("connect_error", body); this.#again(body?.message ?? "Refused", "refused"); }
-  }
-
-  #acknowledged(id, answer) {
-    const ack = this.#acks.get(id);
-    if (!ack) return;
-    this.#acks.delete(id); clearTimeout(ack.timer);
-    if (answer?.ok === false) ack.reject(answer.error ?? {}); else ack.resolve(answer ?? {});
-  }
-
-  #call(event, ...args) { this.#handlers.get(event)?.(...args); }
-
-  /** The server pings; when it falls silent the connection is dead, whatever TCP says. */
-  #watch() {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#again("The server fell silent"), this.#patience);
-  }
-
-  #drop() {
-    const ws = this.#ws;
-    this.#ws = undefined; this.#connected = false;
-    clearTimeout(this.#timer);
-    ws?.close();
-    for (const ack of this.#acks.values()) { clearTimeout(ack.timer); ack.reject(lost()); }
-    this.#acks.clear();
-  }
-
-  /** Tries again after 0.5 s, doubling up to 10 s, each half to one and a half times as long. */
-  #again(why, state = "waiting") {
-    this.#drop();
-    clearTimeout(this.#retry);
-    const wait = Math.min(500 * 2 ** this.#tries++, 10000) * (0.5 + Math.random());
-    this.state(state, `${why}, trying again in ${Math.max(1, Math.round(wait / 1000))} s`);
-    this.#retry = setTimeout(() => this.open(), wait);
-  }
-}
-
-const lost = () => ({ code: "LOST", message: "The connection was lost" });
-
-// ---- The page ----------------------------------------------------------------------------------
+import { Bubble, part } from "./demo-message.js";
+import { Socket, explain, lost } from "./demo-socket.js";
 
 const $ = (id) => document.getElementById(id);
 const random = (length) => Array.from(crypto.getRandomValues(new Uint8Array(length)), (byte) => "abcdefghijkmnpqrstuvwxyz23456789"[byte % 32]).join("");
-const stored = (key, value) => {
-  try { return value === undefined ? localStorage.getItem(key) : localStorage.setItem(key, value); } catch { return null; }
-};
 
-if (!/^#[A-Za-z0-9._:-]{1,128}$/.test(location.hash)) history.replaceState(null, "", `#room-${random(10)}`);
+const newRoom = () => `#room-${random(10)}`;
+
+const isNew = !/^#[A-Za-z0-9._:-]{1,128}$/.test(location.hash);
+if (isNew) history.replaceState(null, "", newRoom());
 const sessionId = location.hash.slice(1);
+const ROOM = `/api/chat/sessions/${encodeURIComponent(sessionId)}`;
 addEventListener("hashchange", () => location.reload());
 
-// No message has this id: whoever has nothing is given the newest.
-const NO_MESSAGE = "00000000-0000-0000-0000-000000000000";
-
-let name = stored("tokencast.name") || `guest-${random(5)}`;
-let token, me, nodeId, lastMessageId, noticeTimer, joining;
-const messages = new Map(); // id → bubble
-const streams = new Map(); // id of a running stream → its bubble
-const online = new Map(); // user id → name
-const unsent = new Map(); // client message id → prompt, until the server has acknowledged it
-
-const TROUBLE = {
-  RATE_LIMIT: "Too many requests", OVERLOADED: "The model is overloaded", TIMEOUT: "The model did not answer in time",
-  PROVIDER_ERROR: "The model failed", MODERATION_FAILED: "Refused by moderation", NOT_FOUND: "Not found", LOST: "Not connected",
-};
-
-function explain(error = {}) {
-  const again = error.retryAfterMs ? ` Try again in ${Math.ceil(error.retryAfterMs / 1000)} s.` : "";
-  const title = TROUBLE[error.code] ?? error.code ?? "Error";
-  return error.message && error.message !== title ? `${title}: ${error.message}.${again}`.replace("..", ".") : `${title}.${again}`;
+/** The name chosen in this tab, else the last one in this browser: two tabs may be two people. */
+function storedName(name) {
+  try {
+    for (const storage of name ? [sessionStorage, localStorage] : []) storage.setItem("tokencast.name", name);
+    return sessionStorage.getItem("tokencast.name") ?? localStorage.getItem("tokencast.name");
+  } catch { return null; }
 }
 
-function notice(text, lasts = 8000) {
+let name = storedName() || `guest-${random(5)}`;
+let token, me, nodeId, noticeTimer, joining, joinAgain, rejoin, editing, draft = "", isOwner = false, isOpen = false, holds = 0, typedAt = 0;
+const messages = new Map(); // id → bubble
+const streams = new Map(); // id of a running stream → its bubble
+const people = new Map(); // user id → { name, here, seen }
+const typists = new Map(); // user id → name
+const unsent = new Map(); // client message id → what is sent, until the server has acknowledged it
+const held = []; // events that wait
+
+// ---- What is shown -----------------------------------------------------------------------------
+
+function notice(text, isGood = false) {
   clearTimeout(noticeTimer);
   $("notice").textContent = text;
   $("notice").hidden = !text;
-  if (text) noticeTimer = setTimeout(() => notice(""), lasts);
+  $("notice").toggleAttribute("data-good", isGood);
+  if (text) noticeTimer = setTimeout(() => notice(""), isGood ? 4000 : 12000);
 }
+
+const complain = (error) => notice(explain(error));
 
 function showState(state, detail) {
   $("state").dataset.state = state;
-  $("state-text").textContent = detail ?? { connecting: "Connecting", online: nodeId ? `Online · ${nodeId}` : "Online" }[state];
+  $("state-text").textContent = detail ?? { connecting: "Connecting", online: "Online" }[state];
+  $("node").textContent = state === "online" && nodeId ? ` · node ${nodeId.slice(-8)}` : "";
+  $("node").title = nodeId ?? "";
 }
 
-function showOnline() {
-  const people = [...online].map(([id, shown]) => {
-    const li = document.createElement("li");
-    li.textContent = shown ?? id;
-    li.title = id;
-    if (id === me) li.dataset.me = "";
-    return li;
-  });
-  $("online").replaceChildren(...people);
+const nameOf = (id) => (id === me ? "You" : people.get(id)?.name ?? id ?? "?");
+
+function showPeople() {
+  const listed = [...people].sort(([, one], [, other]) => other.here - one.here);
+  $("people").replaceChildren(...listed.map(([id, { name: shown, here, seen }]) => {
+    const item = part("li", "", shown ?? id);
+    item.title = here ? `${id} is here` : `${id} is away${seen ? `, last seen ${new Date(seen).toLocaleString()}` : ""}`;
+    item.toggleAttribute("data-me", id === me);
+    item.toggleAttribute("data-away", !here);
+    return item;
+  }));
 }
+
+function came(id, shown) { people.set(id, { name: shown ?? people.get(id)?.name, here: true }); }
+function went(id, seen) { people.set(id, { name: people.get(id)?.name, here: false, seen }); typists.delete(id); }
+
+function showTyping() {
+  const names = [...typists.values()];
+  $("typing").textContent = names.length > 2 ? "Several people are typing…" : names.length ? `${names.join(" and ")} ${names.length > 1 ? "are" : "is"} typing…` : "";
+}
+
+function showMode() {
+  const asks = $("asks").checked;
+  $("submit").textContent = editing ? "Save" : asks ? "Ask" : "Send";
+  $("prompt").placeholder = editing ? "The new text" : asks ? "Ask the model" : "Write to the room";
+  $("editing").hidden = !editing;
+}
+
+function showRoom({ visibility, role }, isClosed = false) {
+  [isOwner, isOpen] = [role === "owner", visibility === "open"];
+  $("visibility").hidden = !isOwner;
+  $("open").checked = isOpen;
+  $("closed").hidden = !isClosed;
+  $("prompt").disabled = $("submit").disabled = isClosed;
+  showEmpty();
+}
+
+const showEmpty = () => { $("empty").hidden = messages.size > 0 || !$("closed").hidden; };
 
 /** Runs `change`, and stays at the end where the reader was at the end. */
 function keepingEnd(change) {
@@ -168,56 +98,36 @@ function keepingEnd(change) {
   if (atEnd) view.scrollTop = view.scrollHeight;
 }
 
-/** One message on the page. Its text grows by appending to one text node. */
-class Bubble {
-  constructor(id, before) {
-    const part = (tag, kind) => Object.assign(document.createElement(tag), { className: kind });
-    this.element = part("li", "message");
-    [this.meta, this.body, this.note] = [part("span", "meta"), part("div", "text"), part("p", "note")];
-    this.node = this.body.appendChild(document.createTextNode(""));
-    this.element.append(this.meta, this.body, this.note);
-    $("log").insertBefore(this.element, before ?? null);
-    $("empty").hidden = true;
-    messages.set(id, this);
-  }
+// ---- Messages ----------------------------------------------------------------------------------
 
-  get length() { return this.node.length; }
-  set text(text) { if (this.node.data !== text) this.node.data = text; }
-
-  author(who, role, mine = false) {
-    this.meta.textContent = who;
-    this.element.dataset.role = role;
-    this.element.toggleAttribute("data-mine", mine);
+function bubble(id, before = null) {
+  let at = messages.get(id);
+  if (!at) {
+    messages.set(id, (at = new Bubble(id)));
+    $("log").insertBefore(at.element, before);
+    showEmpty();
   }
-
-  running(streamId) {
-    if (streamId) streams.set(streamId, this); else streams.forEach((bubble, id) => bubble === this && streams.delete(id));
-    this.element.setAttribute("aria-busy", String(Boolean(streamId)));
-    $("stop").hidden = streams.size === 0;
-  }
-
-  ended(note = "", failed = false) {
-    this.running();
-    this.note.textContent = note;
-    this.element.toggleAttribute("data-failed", failed);
-  }
-
-  /** `false` where what comes before `delta` is not here yet. */
-  place(offset, delta) {
-    if (offset > this.length) return false;
-    this.node.appendData(delta.slice(this.length - offset)); // Nothing of it where all of it is here.
-    return true;
-  }
+  return at;
 }
 
-const bubble = (id, before) => messages.get(id) ?? new Bubble(id, before);
+function running(at, streamId) {
+  if (streamId) streams.set(streamId, at); else streams.forEach((other, id) => other === at && streams.delete(id));
+  at.element.setAttribute("aria-busy", String(Boolean(streamId)));
+  $("stop").hidden = streams.size === 0;
+}
+
+function ended(at, note = "", failed = false) {
+  running(at);
+  at.note.textContent = note;
+  at.element.toggleAttribute("data-failed", failed);
+}
 
 function streaming({ streamId, messageId, agentId }) {
   let at = streams.get(streamId);
   if (!at) {
     at = bubble(messageId);
     at.author(agentId ?? "assistant", "assistant");
-    at.running(streamId);
+    running(at, streamId);
   }
   return at;
 }
@@ -226,11 +136,47 @@ function streaming({ streamId, messageId, agentId }) {
 function showMessage(message, before) {
   const at = bubble(message.id, before);
   const mine = message.role === "user" && message.userId === me;
-  at.author(message.role === "assistant" ? message.agentId ?? "assistant" : mine ? "You" : online.get(message.userId) ?? message.userId ?? "?", message.role, mine);
-  at.text = message.isDeleted ? "(deleted)" : message.content;
-  if (message.role === "assistant") at.ended(at.note.textContent);
-  if (!before) lastMessageId = message.id;
+  at.author(message.role === "user" ? nameOf(message.userId) : message.agentId ?? message.role, message.role, mine);
+  at.show(message);
+  at.showReactions(me, nameOf);
+  at.may({ edit: mine, remove: mine || isOwner });
+  const { error, stopped } = message.metadata;
+  if (message.role === "assistant") ended(at, error ? explain({ code: error }) : stopped ? "Stopped" : at.note.textContent, Boolean(error));
 }
+
+/** Shows the newest messages. Where too much was missed, the page begins again with them. */
+function showNewest({ messages: newest, hasMore }) {
+  const isRunning = new Set(streams.values());
+  const follows = newest.some(({ id }) => messages.has(id) && !isRunning.has(messages.get(id)));
+  if (!follows) {
+    for (const [id, at] of messages) if (!isRunning.has(at)) { at.element.remove(); messages.delete(id); }
+    $("earlier").hidden = !hasMore;
+  }
+  // What is running already stands below what came before it.
+  const [first] = isRunning;
+  for (const message of newest) showMessage(message, first?.element);
+}
+
+function forgetAll() {
+  for (const known of [messages, streams, people, typists, unsent]) known.clear();
+  $("log").replaceChildren();
+  $("stop").hidden = $("earlier").hidden = true;
+  endEditing();
+  showPeople();
+  showTyping();
+}
+
+async function showEarlier() {
+  const first = $("log").firstElementChild;
+  const page = await rest("GET", `${ROOM}/messages?limit=50&before=${first.dataset.id}`);
+  const view = $("scroll");
+  const fromEnd = view.scrollHeight - view.scrollTop;
+  for (const message of page.messages) showMessage(message, first);
+  $("earlier").hidden = !page.hasMore;
+  view.scrollTop = view.scrollHeight - fromEnd;
+}
+
+// ---- The server --------------------------------------------------------------------------------
 
 async function auth() {
   if (!token) {
@@ -243,54 +189,82 @@ async function auth() {
   return { token, dialect: "session" };
 }
 
-/** Joins, or joins again to be given what is missing; once, however many gaps ask for it. */
+async function rest(method, path, body) {
+  const headers = { Authorization: `Bearer ${token}`, ...(body && { "Content-Type": "application/json" }) };
+  const response = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal: AbortSignal.timeout(10000) }).catch(() => { throw lost(); });
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) throw answer.error ?? { code: `HTTP ${response.status}` };
+  return answer;
+}
+
+/** Events that arrive while `load` runs are shown after it: what it brings may be older. */
+async function holding(load) {
+  holds++;
+  try { return await load(); } finally {
+    if (--holds === 0) keepingEnd(() => held.splice(0).forEach((event) => event()));
+  }
+}
+
+/** Joins, or joins again to be given what is missing; one at a time, however many ask for it. */
 function join() {
-  joining ??= joinNow().finally(() => { joining = undefined; });
+  clearTimeout(rejoin);
+  joinAgain = Boolean(joining);
+  joining ??= holding(joinNow).catch(notJoined).finally(() => { joining = undefined; if (joinAgain) join(); });
 }
 
 async function joinNow() {
   const known = Object.fromEntries([...streams].map(([id, at]) => [id, at.length]));
-  const first = !lastMessageId;
-  let joined;
-  try {
-    joined = await socket.emit("session:join", { sessionId, lastMessageId: lastMessageId ?? NO_MESSAGE, streams: known });
-  } catch (error) {
-    if (error.code !== "LOST") notice(explain(error), 60000);
-    return;
+  const joined = await socket.emit("session:join", { sessionId, streams: known });
+  const [newest, { users }] = await Promise.all([rest("GET", `${ROOM}/messages?limit=50`), rest("GET", `${ROOM}/presence`)]);
+  people.clear();
+  typists.clear();
+  for (const { userId, lastSeenAt } of users) went(userId, lastSeenAt);
+  for (const id of joined.online) came(id, id === me ? name : undefined);
+  showRoom(joined.session);
+  showPeople();
+  showTyping();
+  keepingEnd(() => {
+    showNewest(newest);
+    const active = new Set(joined.activeStreams.map(({ streamId }) => streamId));
+    for (const [id, at] of [...streams]) if (!active.has(id)) ended(at);
+    joined.activeStreams.forEach(streaming);
+  });
+  [...unsent.keys()].forEach(deliver);
+}
+
+function notJoined(error) {
+  if (!socket.connected) return; // The next connection joins.
+  if (error.code === "NOT_FOUND") {
+    forgetAll();
+    showRoom({}, true);
+  } else if (error.code === "AUTH_ERROR") {
+    token = undefined;
+    socket.open();
+  } else {
+    complain(error);
+    rejoin = setTimeout(join, Math.max(error.retryAfterMs ?? 3000, 1000));
   }
-  online.clear();
-  for (const id of joined.online ?? []) online.set(id, id === me ? name : undefined);
-  showOnline();
-  const active = new Set((joined.activeStreams ?? []).map(({ streamId }) => streamId));
-  for (const [id, at] of [...streams]) if (!active.has(id)) at.ended();
-  keepingEnd(() => (joined.activeStreams ?? []).forEach(streaming));
-  // Too much was missed to be told: the page begins again, with the newest.
-  if (joined.hasMore && !first) { clearStored(); return joinNow(); }
-  for (const [id, prompt] of unsent) ask(prompt, id);
 }
 
-/** All but what is running. */
-function clearStored() {
-  const running = new Set(streams.values());
-  for (const [id, at] of messages) if (!running.has(at)) { at.element.remove(); messages.delete(id); }
-  lastMessageId = undefined;
-}
-
-/** The same `clientMessageId` makes asking again harmless. */
-async function ask(prompt, clientMessageId = random(20)) {
-  unsent.set(clientMessageId, prompt);
+/** The same `clientMessageId` makes sending again harmless. */
+async function deliver(clientMessageId) {
+  const { event, payload, text } = unsent.get(clientMessageId);
   try {
-    await socket.emit("stream:request", { sessionId, prompt, clientMessageId });
+    await socket.emit(event, { sessionId, clientMessageId, ...payload });
     unsent.delete(clientMessageId);
   } catch (error) {
     if (error.code === "LOST") return notice("Not connected. The message goes out when the connection is back.");
     unsent.delete(clientMessageId);
-    notice(explain(error));
-    $("prompt").value ||= prompt;
+    complain(error);
+    $("prompt").value ||= text;
+    fit();
   }
 }
 
-const here = (handler) => (payload) => payload?.sessionId === sessionId && keepingEnd(() => handler(payload));
+const here = (handler) => (payload) => {
+  if (payload?.sessionId !== sessionId) return;
+  if (holds) held.push(() => handler(payload)); else keepingEnd(() => handler(payload));
+};
 const socket = new Socket("/chat", auth, showState)
   .on("connect", () => showState("online"))
   .on("connect_error", ({ data } = {}) => { if (data?.code === "AUTH_ERROR") token = undefined; })
@@ -299,15 +273,27 @@ const socket = new Socket("/chat", auth, showState)
     showState("online");
     join();
   })
-  .on("messages:missed", here(({ messages: missed }) => {
-    // What is running already stands below what came before it.
-    const running = [...streams.values()][0]?.element;
-    missed.forEach((message) => showMessage(message, messages.has(message.id) ? undefined : running));
-    lastMessageId = missed.at(-1)?.id ?? lastMessageId;
+  .on("message:new", here((message) => { typists.delete(message.userId); showTyping(); showMessage(message); }))
+  .on("message:edited", here((message) => messages.has(message.id) && showMessage(message)))
+  .on("message:deleted", here(({ messageId }) => {
+    if (editing === messageId) endEditing();
+    messages.get(messageId)?.deleted();
   }))
-  .on("message:new", here((message) => showMessage(message)))
-  .on("message:edited", here((message) => messages.has(message.id) && showMessage(message, messages.get(message.id).element)))
-  .on("message:deleted", here(({ messageId }) => { if (messages.has(messageId)) messages.get(messageId).text = "(deleted)"; }))
+  .on("message:reaction:update", here(({ messageId, userId, emoji, added }) => {
+    const at = messages.get(messageId);
+    at?.reacted(emoji, userId, added);
+    at?.showReactions(me, nameOf);
+  }))
+  .on("typing:start", here(({ userId, userName }) => { typists.set(userId, userName ?? nameOf(userId)); showTyping(); }))
+  .on("typing:stop", here(({ userId }) => { typists.delete(userId); showTyping(); }))
+  .on("user:joined", here(({ userId, userName }) => { came(userId, userName); showPeople(); }))
+  .on("user:left", here(({ userId }) => { went(userId, Date.now()); showPeople(); showTyping(); }))
+  .on("presence:update", ({ userId, status, lastSeenAt }) => {
+    if (status !== "offline" || !people.has(userId)) return;
+    went(userId, lastSeenAt);
+    showPeople();
+    showTyping();
+  })
   .on("stream:start", here(streaming))
   .on("stream:chunk", here((chunk) => {
     const at = streaming(chunk);
@@ -322,21 +308,20 @@ const socket = new Socket("/chat", auth, showState)
   }))
   .on("stream:complete", here(({ streamId, message, usage }) => {
     showMessage(message);
-    messages.get(message.id).ended(usage ? `${usage.outputTokens} tokens` : "");
+    ended(messages.get(message.id), usage ? `${usage.outputTokens} tokens` : "");
     streams.delete(streamId);
   }))
   .on("stream:stopped", here((stopped) => {
     const at = bubble(stopped.messageId);
     if (stopped.content !== undefined) at.text = stopped.content;
-    at.ended(`Stopped by ${stopped.stoppedBy === me ? "you" : online.get(stopped.stoppedBy) ?? stopped.stoppedBy}`);
+    ended(at, `Stopped by ${stopped.stoppedBy === me ? "you" : nameOf(stopped.stoppedBy)}`);
+    at.may({ edit: false, remove: isOwner });
   }))
   .on("stream:error", here(({ streamId, messageId, error }) => {
     const at = streams.get(streamId) ?? (messageId && bubble(messageId));
-    if (at) at.ended(explain(error), true); else notice(explain(error));
+    if (at) ended(at, explain(error), true); else complain(error);
   }))
-  .on("user:joined", here(({ userId, userName }) => { online.set(userId, userName); showOnline(); }))
-  .on("user:left", here(({ userId }) => { online.delete(userId); showOnline(); }))
-  .on("error", (error) => notice(explain(error)))
+  .on("error", complain)
   .on("server:timeout", ({ message } = {}) => notice(message ?? "This connection is renewed."))
   .on("server:shutdown", ({ message } = {}) => notice(`${message ?? "This node is going away"}. Another one takes over.`));
 
@@ -345,40 +330,109 @@ const socket = new Socket("/chat", auth, showState)
 const prompt = $("prompt");
 const fit = () => { prompt.style.height = "auto"; prompt.style.height = `${prompt.scrollHeight + 2}px`; };
 
+/** Says so at most every three seconds; the server forgets it after five. */
+function typing(active) {
+  if (active ? Date.now() - typedAt < 3000 : !typedAt) return;
+  typedAt = active ? Date.now() : 0;
+  socket.emit(active ? "typing:start" : "typing:stop", { sessionId }).catch(() => {});
+}
+
+function startEditing(at) {
+  if (!editing) draft = prompt.value;
+  editing = at.id;
+  prompt.value = at.text;
+  showMode();
+  fit();
+  prompt.focus();
+}
+
+function endEditing() {
+  if (!editing) return;
+  editing = undefined;
+  prompt.value = draft;
+  showMode();
+  fit();
+}
+
 $("composer").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = prompt.value.trim();
   if (!text) return;
+  notice("");
+  typing(false);
+  if (editing) {
+    const messageId = editing;
+    const saved = () => editing === messageId && endEditing();
+    if (text === messages.get(messageId)?.text) saved();
+    else socket.emit("message:edit", { messageId, content: text }).then(saved, complain);
+    return;
+  }
   prompt.value = "";
   fit();
-  notice("");
   $("scroll").scrollTop = $("scroll").scrollHeight;
-  ask(text);
+  const id = random(20);
+  const [kind, payload] = $("asks").checked ? ["stream:request", { prompt: text }] : ["message:send", { content: text }];
+  unsent.set(id, { event: kind, payload, text });
+  deliver(id);
 });
-prompt.addEventListener("input", fit);
+prompt.addEventListener("input", () => { fit(); if (!editing) typing(Boolean(prompt.value.trim())); });
 prompt.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") endEditing();
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
   $("composer").requestSubmit();
 });
+$("asks").addEventListener("change", showMode);
+$("cancel").addEventListener("click", endEditing);
 $("stop").addEventListener("click", () => {
   const streamId = [...streams.keys()].at(-1);
-  if (streamId) socket.emit("stream:stop", { streamId }).catch((error) => notice(explain(error)));
+  if (streamId) socket.emit("stream:stop", { streamId }).catch(complain);
 });
+$("log").addEventListener("click", ({ target }) => {
+  const chosen = target.closest("button");
+  const at = messages.get(chosen?.closest("li").dataset.id);
+  if (!at) return;
+  const { do: action, emoji } = chosen.dataset;
+  const messageId = at.id;
+  if (action === "edit") startEditing(at);
+  else if (action === "delete") socket.emit("message:delete", { messageId }).catch(complain);
+  else socket.emit("message:reaction", { messageId, emoji }).catch(complain);
+});
+$("earlier").addEventListener("click", () => {
+  $("earlier").disabled = true;
+  holding(showEarlier).catch(complain).finally(() => { $("earlier").disabled = false; });
+});
+$("open").addEventListener("change", ({ target }) => {
+  const visibility = target.checked ? "open" : "private";
+  target.disabled = true;
+  rest("PATCH", ROOM, { visibility })
+    .then((session) => { showRoom(session); notice(isOpen ? "Whoever has the link can join now." : "Only you and the members see this room now.", true); })
+    .catch((error) => { target.checked = isOpen; complain(error); })
+    .finally(() => { target.disabled = false; });
+});
+$("copy").addEventListener("click", async () => {
+  const isFor = isOwner && !isOpen ? " The room is private: open it, so that others can join." : "";
+  try {
+    await navigator.clipboard.writeText(location.href);
+    notice(`Link copied.${isFor}`, true);
+  } catch { notice(`The link is ${location.href}${isFor && `.${isFor}`}`, true); }
+});
+$("retry").addEventListener("click", () => join());
 const rename = (event) => {
   event.preventDefault();
   const chosen = $("name").value.trim();
   if (!chosen || chosen === name) { $("name").value = name; return; }
-  stored("tokencast.name", (name = chosen));
-  token = undefined;
-  socket.open();
+  storedName((name = chosen));
+  // A private room of the old name is not there for the new one. The hash reloads the page as well.
+  if ((isOwner || isNew) && !isOpen) location.hash = newRoom(); else location.reload();
 };
 $("who").addEventListener("submit", rename);
 $("name").addEventListener("change", rename);
 
-stored("tokencast.name", name);
+storedName(name);
 $("name").value = name;
-$("room").textContent = sessionId;
+$("room").textContent = $("room").title = sessionId;
 $("second").href = location.href;
 showState("connecting");
+showMode();
 socket.open();

@@ -97,6 +97,8 @@ function operation(path, method, said) {
     el("h4", {}, "Answers"), el("div", { className: "rows" }, answers));
 }
 
+const group = (name, list) => el("div", { className: "group" }, el("h2", {}, name), list);
+
 function show() {
   const groups = new Map();
   for (const [path, methods] of Object.entries(openapi.paths)) {
@@ -114,20 +116,20 @@ function show() {
     el("p", {}, "Who asks: ", el("code", {}, "Authorization: Bearer …"), ", or the cookie ", el("code", {}, "access_token"), ". The document itself: ", el("a", { href: "/openapi.json" }, "/openapi.json"), "."),
   ];
   for (const [tag, operations] of groups) {
-    contents.push(el("h2", {}, tag), el("ul", {}, operations.map(({ path, method, said }) => {
+    contents.push(group(tag, el("ul", {}, operations.map(({ path, method, said }) => {
       const item = el("li", {}, el("a", { href: `#${anchor("operation", said.operationId)}`, title: `${method.toUpperCase()} ${path}` },
         el("span", { className: `method ${method}` }, method.toUpperCase()), said.operationId));
       item.dataset.words = `${tag} ${said.operationId} ${method} ${path} ${said.summary ?? ""}`.toLowerCase();
       return item;
-    })));
+    }))));
     main.push(el("h2", {}, tag), ...operations.map(({ path, method, said }) => operation(path, method, said)));
   }
   const schemas = Object.entries(openapi.components?.schemas ?? {});
-  contents.push(el("h2", {}, "Schemas"), el("ul", {}, schemas.map(([name]) => {
+  contents.push(group("Schemas", el("ul", {}, schemas.map(([name]) => {
     const item = el("li", {}, el("a", { href: `#${anchor("schema", name)}` }, name));
     item.dataset.words = `schema ${name}`.toLowerCase();
     return item;
-  })));
+  }))));
   main.push(el("h2", {}, "Schemas"), ...schemas.map(([name, schema]) =>
     el("section", { className: "operation", id: anchor("schema", name) }, el("h3", {}, el("code", {}, name)), prose(schema.description), properties(schema), example(schema.examples?.[0]))));
   document.getElementById("contents").replaceChildren(...contents);
@@ -138,6 +140,9 @@ function show() {
 document.getElementById("filter").addEventListener("input", ({ target }) => {
   const words = target.value.toLowerCase().split(/\s+/).filter(Boolean);
   for (const item of document.querySelectorAll("#contents li")) item.hidden = !words.every((word) => item.dataset.words.includes(word));
+  const groups = [...document.querySelectorAll("#contents .group")];
+  for (const one of groups) one.hidden = !one.querySelector("li:not([hidden])");
+  document.getElementById("nothing").hidden = groups.some((one) => !one.hidden);
 });
 
 fetch("/openapi.json")
