@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # dev/openapi.sh PROGRAM: starts one node (a SQLite file, no Redis), has its /openapi.json checked by
 # openapi-spec-validator, and lets schemathesis try every route: no server error, and no answer that
-# the document does not hold. SEED=… repeats a run; EXAMPLES=… is how many requests it makes up for
+# the document does not hold. SEED=… (7) makes up other requests; EXAMPLES=… is how many requests it makes up for
 # each route in a pass.
 set -euo pipefail
 # shellcheck source=dev/lib.sh
@@ -10,7 +10,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 program=${1:?dev/openapi.sh PROGRAM}
 tools=$ROOT/tests/openapi/.venv/bin
 [[ -x $tools/schemathesis ]] || die 'schemathesis is missing: run dev/install.sh openapi'
-seed=${SEED:-$((RANDOM * 32768 + RANDOM))}
+seed=${SEED:-7}
 say "SEED=$seed"
 
 trap clean_up EXIT
