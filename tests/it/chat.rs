@@ -1,0 +1,211 @@
+//! What sockets and REST share, on a cluster of nodes with one database and one log in memory.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokencast::adapter::{Absence, SharedAdapter, SharedMemory, Sinks};
+use tokencast::chat::{
+    Answerers, Caller, Chat, ChatOptions, MadeSession, Parts, Visit, WantedSession,
+};
+use tokencast::dialect::Dialects;
+use tokencast::domain::command::{Join, SendMessage};
+use tokencast::domain::{
+    AgentId, Command, ErrorCode, Moderation, NodeId, Rate, Rates, SessionChange, SessionId, UserId,
+    Visibility,
+};
+use tokencast::generation::{GenerationOptions, Generations};
+use tokencast::hub::{Hub, HubOptions};
+use tokencast::lifecycle::Tasks;
+use tokencast::outbox::Outbox;
+use tokencast::store::{SharedStore, StoreOptions, connect};
+use tokio::sync::mpsc;
+
+use crate::hub::memory;
+use crate::hub::reader::TestReader;
+use crate::support::eventually;
+use crate::support::faulty::Faulty;
+
+struct Cluster {
+    store: SharedStore,
+    log: SharedMemory,
+    _folder: TempDir,
+}
+
+struct Node {
+    chat: Chat,
+    adapter: Arc<Faulty>,
+    absences: mpsc::Sender<Absence>,
+    tasks: Tasks,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.tasks.stopping().cancel();
+    }
+}
+
+impl Cluster {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("tokencast.db").display());
+        let store = connect(&url, &StoreOptions::default()).await.unwrap();
+        Self { store, log: SharedMemory::default(), _folder: folder }
+    }
+
+    fn node(&self) -> Node {
+        let (node, tasks) = (NodeId::new(), Tasks::new());
+        let faulty = Faulty::around(memory(&self.log), &Default::default());
+        let adapter: SharedAdapter = faulty.clone();
+        let hub =
+            Hub::new(adapter.clone(), Dialects::new(false), HubOptions::default(), tasks.clone());
+        let (notify, notices) = mpsc::channel(16);
+        let (absences, absent) = mpsc::channel(16);
+        adapter.attach(Sinks { feed: hub.feed(), notices: notify, absences: absences.clone() });
+        let outbox = Outbox::start(self.store.clone(), adapter.clone(), &tasks);
+        let options = GenerationOptions {
+            node,
+            address: String::new(),
+            running_max: 8,
+            duration_max: Duration::from_secs(60),
+            delay: Duration::ZERO,
+            delay_max: Duration::ZERO,
+            context_messages: 10,
+            text_bytes_max: 1024,
+        };
+        let generations = Generations::start(
+            self.store.clone(),
+            adapter.clone(),
+            outbox.clone(),
+            options,
+            notices,
+            &tasks,
+        );
+        let answerers =
+            Answerers { by_agent: HashMap::new(), default: AgentId::new("helper").unwrap() };
+        let store = self.store.clone();
+        let parts = Parts { store, adapter, hub, outbox, generations, answerers };
+        let chat = Chat::new(parts, options_of(node), absent, &tasks);
+        Node { chat, adapter: faulty, absences, tasks }
+    }
+}
+
+fn options_of(node: NodeId) -> ChatOptions {
+    ChatOptions {
+        node,
+        auto_create_sessions: true,
+        content_chars_max: 1_000,
+        attachments_max: 10,
+        members_max: 10,
+        moderation: Moderation::Off,
+        rates: Rates { others: Rate::per_minute(1_000), chosen: Vec::new() },
+        rejoin_window: Duration::from_secs(60),
+        user_connections_max: 0,
+        presence_grace: Duration::from_millis(10),
+        user_generations_max: 0,
+        joined_max: 100,
+    }
+}
+
+fn caller(user: &str) -> Caller {
+    Caller { user: UserId::new(user).unwrap(), name: None }
+}
+
+impl Node {
+    /// A device of the user, which has joined.
+    async fn joined(&self, user: &str, session: &SessionId) -> (Visit, Arc<TestReader>) {
+        let attendance = self.chat.admit(&caller(user)).await.unwrap();
+        let dialect = Dialects::new(false).by_name("session").unwrap();
+        let reader = TestReader::of(user, dialect);
+        let mut visit = self.chat.arrive(caller(user), reader.clone(), attendance);
+        let join = Join { session: session.clone(), last_message: None, texts: Vec::new() };
+        let done = self.chat.execute(&mut visit, Command::Join(join)).await.unwrap();
+        self.chat.go_live(&visit, done.waiting.unwrap());
+        (visit, reader)
+    }
+
+    async fn send(&self, user: &str, session: &SessionId) -> Result<(), ErrorCode> {
+        let new = SendMessage {
+            session: session.clone(),
+            content: "hi".to_owned(),
+            parent: None,
+            attachments: Vec::new(),
+            client_message_id: None,
+        };
+        self.chat.send(&caller(user), new).await.map(drop).map_err(|error| error.code)
+    }
+
+    /// An open session of ada's.
+    async fn open_session(&self) -> SessionId {
+        let wanted = WantedSession { visibility: Some(Visibility::Open), ..Default::default() };
+        match self.chat.create_session(&caller("ada"), wanted).await.unwrap() {
+            MadeSession::New(access) => access.session.id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn close(&self, session: &SessionId) {
+        let change = SessionChange { visibility: Some(Visibility::Private), ..Default::default() };
+        self.chat.update_session(&caller("ada"), session, change).await.unwrap();
+    }
+}
+
+async fn is_told(reader: &TestReader) {
+    eventually("it is told", || async { (!reader.revoked().is_empty()).then_some(()) }).await;
+}
+
+fn messages(reader: &TestReader) -> usize {
+    reader.names().iter().filter(|name| *name == "message:new").count()
+}
+
+#[tokio::test]
+async fn a_guest_who_was_made_a_member_stays_when_a_session_is_closed() {
+    let cluster = Cluster::new().await;
+    let (a, b) = (cluster.node(), cluster.node());
+    let session = a.open_session().await;
+    let (bob, bobs) = b.joined("bob", &session).await;
+    let (mut eve, eves) = b.joined("eve", &session).await;
+    a.chat.add_member(&caller("ada"), &session, UserId::new("bob").unwrap()).await.unwrap();
+    a.close(&session).await;
+    is_told(&bobs).await;
+    is_told(&eves).await;
+    a.send("ada", &session).await.unwrap();
+    assert!(b.chat.stays(&bob, &session).await);
+    assert!(!b.chat.stays(&eve, &session).await);
+    b.chat.revoked(&mut eve, &session).await;
+    a.send("ada", &session).await.unwrap();
+    eventually("bob heard both", || async { (messages(&bobs) == 2).then_some(()) }).await;
+    assert_eq!(messages(&eves), 0);
+    assert_eq!(b.send("bob", &session).await, Ok(()));
+    assert_eq!(b.send("eve", &session).await, Err(ErrorCode::NotFound));
+    assert_eq!((bob.joined().count(), eve.joined().count()), (1, 0));
+    // He is no guest any more: his membership ends as any other.
+    let user = UserId::new("bob").unwrap();
+    a.chat.remove_member(&caller("ada"), &session, &user).await.unwrap();
+    eventually("told again", || async { (bobs.revoked().len() == 2).then_some(()) }).await;
+    assert!(!b.chat.stays(&bob, &session).await);
+    let heard = messages(&bobs);
+    a.send("ada", &session).await.unwrap();
+    assert_eq!(messages(&bobs), heard);
+}
+
+/// A dead node's users are many, and all have to be told of within seconds.
+#[tokio::test]
+async fn the_users_of_a_dead_node_are_not_told_of_one_by_one() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node();
+    let users: Vec<_> = (0..8).map(|n| format!("user{n}")).collect();
+    for user in &users {
+        // Who shares no session with anybody is not told of.
+        node.send(user, &crate::hub::session()).await.unwrap();
+    }
+    node.adapter.holds_news.store(true, Ordering::SeqCst);
+    for user in &users {
+        let user = UserId::new(user).unwrap();
+        node.absences.send(Absence::Offline { user }).await.unwrap();
+    }
+    let held = || node.adapter.news_held.load(Ordering::SeqCst);
+    eventually("all are told of", || async { (held() == users.len()).then_some(()) }).await;
+}
