@@ -109,7 +109,20 @@ impl Shared {
         }
     }
 
+    /// Tells those who share a session with the user.
     async fn tell_presence(&self, user: &UserId, online: bool) {
+        self.tell_change(user, online).await;
+        if online {
+            return;
+        }
+        // Where they came back meanwhile, on whichever node, that may have been told before this.
+        let asked = passing("read presence", self.adapter.presence(std::slice::from_ref(user)));
+        if asked.await.is_some_and(|found| found.iter().any(|presence| presence.devices > 0)) {
+            self.tell_change(user, true).await;
+        }
+    }
+
+    async fn tell_change(&self, user: &UserId, online: bool) {
         let sessions = match self.store.session_ids(user, HEARD_IN_MAX).await {
             Ok(sessions) if sessions.is_empty() => return,
             Ok(sessions) => sessions,

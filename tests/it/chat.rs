@@ -191,6 +191,31 @@ async fn a_guest_who_was_made_a_member_stays_when_a_session_is_closed() {
     assert_eq!(messages(&bobs), heard);
 }
 
+fn presence(reader: &TestReader) -> Vec<String> {
+    let shown = reader.shown().into_iter().filter(|(name, _)| name == "presence:update");
+    shown.map(|(_, change)| change["status"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn whoever_comes_back_while_their_going_is_told_is_shown_as_online_in_the_end() {
+    let cluster = Cluster::new().await;
+    let (a, b) = (cluster.node(), cluster.node());
+    let session = a.open_session().await;
+    a.chat.add_member(&caller("ada"), &session, UserId::new("bob").unwrap()).await.unwrap();
+    let (_visit, adas) = a.joined("ada", &session).await;
+    let phone = b.chat.admit(&caller("bob")).await.unwrap();
+    eventually("bob came", || async { (presence(&adas).len() == 1).then_some(()) }).await;
+    b.adapter.holds_news.store(true, Ordering::SeqCst);
+    drop(phone);
+    let held = || b.adapter.news_held.load(Ordering::SeqCst);
+    eventually("it is about to be told", || async { (held() == 1).then_some(()) }).await;
+    let _laptop = a.chat.admit(&caller("bob")).await.unwrap();
+    eventually("bob came back", || async { (presence(&adas).len() == 2).then_some(()) }).await;
+    b.adapter.holds_news.store(false, Ordering::SeqCst);
+    let all = ["online", "online", "offline", "online"];
+    eventually("it ends well", || async { (presence(&adas) == all).then_some(()) }).await;
+}
+
 /// A dead node's users are many, and all have to be told of within seconds.
 #[tokio::test]
 async fn the_users_of_a_dead_node_are_not_told_of_one_by_one() {
