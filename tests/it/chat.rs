@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokencast::adapter::{Absence, SharedAdapter, SharedMemory, Sinks};
@@ -13,8 +13,8 @@ use tokencast::chat::{
 use tokencast::dialect::Dialects;
 use tokencast::domain::command::{Join, SendMessage};
 use tokencast::domain::{
-    AgentId, Command, ErrorCode, Moderation, NodeId, Rate, Rates, SessionChange, SessionId, UserId,
-    Visibility,
+    Action, AgentId, Command, ErrorCode, Moderation, NodeId, Rate, Rates, SessionChange, SessionId,
+    UserId, Visibility,
 };
 use tokencast::generation::{GenerationOptions, Generations};
 use tokencast::hub::{Hub, HubOptions};
@@ -24,7 +24,7 @@ use tokencast::store::{SharedStore, StoreOptions, connect};
 use tokio::sync::mpsc;
 
 use crate::hub::memory;
-use crate::hub::reader::TestReader;
+use crate::hub::reader::{Random, TestReader};
 use crate::support::eventually;
 use crate::support::faulty::Faulty;
 
@@ -100,7 +100,10 @@ fn options_of(node: NodeId) -> ChatOptions {
         attachments_max: 10,
         members_max: 10,
         moderation: Moderation::Off,
-        rates: Rates { others: Rate::per_minute(1_000), chosen: Vec::new() },
+        rates: Rates {
+            others: Rate::per_minute(0),
+            chosen: vec![(Action::Join, Rate::per_minute(0)), (Action::Send, Rate::per_minute(0))],
+        },
         rejoin_window: Duration::from_secs(60),
         user_connections_max: 0,
         presence_grace: Duration::from_millis(10),
@@ -114,16 +117,27 @@ fn caller(user: &str) -> Caller {
 }
 
 impl Node {
-    /// A device of the user, which has joined.
-    async fn joined(&self, user: &str, session: &SessionId) -> (Visit, Arc<TestReader>) {
+    /// A device of the user.
+    async fn connected(&self, user: &str) -> (Visit, Arc<TestReader>) {
         let attendance = self.chat.admit(&caller(user)).await.unwrap();
         let dialect = Dialects::new(false).by_name("session").unwrap();
         let reader = TestReader::of(user, dialect);
-        let mut visit = self.chat.arrive(caller(user), reader.clone(), attendance);
-        let join = Join { session: session.clone(), last_message: None, texts: Vec::new() };
-        let done = self.chat.execute(&mut visit, Command::Join(join)).await.unwrap();
-        self.chat.go_live(&visit, done.waiting.unwrap());
+        (self.chat.arrive(caller(user), reader.clone(), attendance), reader)
+    }
+
+    /// A device of the user, which has joined.
+    async fn joined(&self, user: &str, session: &SessionId) -> (Visit, Arc<TestReader>) {
+        let (mut visit, reader) = self.connected(user).await;
+        self.join(&mut visit, session).await.unwrap();
         (visit, reader)
+    }
+
+    async fn join(&self, visit: &mut Visit, session: &SessionId) -> Result<(), ErrorCode> {
+        let join = Join { session: session.clone(), last_message: None, texts: Vec::new() };
+        let done = self.chat.execute(visit, Command::Join(join)).await;
+        let done = done.map_err(|error| error.code)?;
+        self.chat.go_live(visit, done.waiting.unwrap());
+        Ok(())
     }
 
     async fn send(&self, user: &str, session: &SessionId) -> Result<(), ErrorCode> {
@@ -146,8 +160,8 @@ impl Node {
         }
     }
 
-    async fn close(&self, session: &SessionId) {
-        let change = SessionChange { visibility: Some(Visibility::Private), ..Default::default() };
+    async fn set(&self, session: &SessionId, visibility: Visibility) {
+        let change = SessionChange { visibility: Some(visibility), ..Default::default() };
         self.chat.update_session(&caller("ada"), session, change).await.unwrap();
     }
 }
@@ -168,13 +182,16 @@ async fn a_guest_who_was_made_a_member_stays_when_a_session_is_closed() {
     let (bob, bobs) = b.joined("bob", &session).await;
     let (mut eve, eves) = b.joined("eve", &session).await;
     a.chat.add_member(&caller("ada"), &session, UserId::new("bob").unwrap()).await.unwrap();
-    a.close(&session).await;
+    a.set(&session, Visibility::Private).await;
     is_told(&bobs).await;
     is_told(&eves).await;
     a.send("ada", &session).await.unwrap();
+    // Who may come again as a guest does not belong.
+    a.set(&session, Visibility::Open).await;
     assert!(b.chat.stays(&bob, &session).await);
     assert!(!b.chat.stays(&eve, &session).await);
     b.chat.revoked(&mut eve, &session).await;
+    a.set(&session, Visibility::Private).await;
     a.send("ada", &session).await.unwrap();
     eventually("bob heard both", || async { (messages(&bobs) == 2).then_some(()) }).await;
     assert_eq!(messages(&eves), 0);
@@ -189,6 +206,40 @@ async fn a_guest_who_was_made_a_member_stays_when_a_session_is_closed() {
     let heard = messages(&bobs);
     a.send("ada", &session).await.unwrap();
     assert_eq!(messages(&bobs), heard);
+}
+
+/// Whichever comes first: a join that is refused, or a reader that is told to go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_joins_while_their_membership_ends_hears_nothing_afterwards() {
+    let cluster = Cluster::new().await;
+    let (a, b) = (cluster.node(), cluster.node());
+    let mut random = Random(7);
+    for _ in 0..60 {
+        let session = crate::hub::session();
+        let (_ada, adas) = b.joined("ada", &session).await;
+        let user = UserId::new("bob").unwrap();
+        a.chat.add_member(&caller("ada"), &session, user.clone()).await.unwrap();
+        let (mut bob, bobs) = b.connected("bob").await;
+        let wait = Duration::from_micros(random.below(2_000) as u64);
+        let joining = async {
+            let begun = Instant::now();
+            while begun.elapsed() < wait {
+                tokio::task::yield_now().await;
+            }
+            b.join(&mut bob, &session).await
+        };
+        let owner = caller("ada");
+        let removing = a.chat.remove_member(&owner, &session, &user);
+        let (joined, removed) = tokio::join!(joining, removing);
+        removed.unwrap();
+        a.send("ada", &session).await.unwrap();
+        eventually("ada hears it", || async { (messages(&adas) == 1).then_some(()) }).await;
+        assert_eq!(messages(&bobs), 0);
+        match joined {
+            Ok(()) => assert_eq!(bobs.revoked(), std::slice::from_ref(&session)),
+            Err(error) => assert_eq!(error, ErrorCode::NotFound),
+        }
+    }
 }
 
 fn presence(reader: &TestReader) -> Vec<String> {
