@@ -29,11 +29,12 @@ use crate::domain::{
     UserId,
 };
 use crate::generation::{Generations, Voice};
-use crate::hub::{Hub, Reader};
+use crate::hub::{Hub, Reader, Standing};
 use crate::lifecycle::Tasks;
 use crate::outbox::{Delivered, Outbox};
 use crate::store::{Outgoing, SharedStore};
 
+use access::standing;
 pub use agents::AgentInfo;
 use devices::Devices;
 pub use messages::PAGE_MAX;
@@ -216,7 +217,19 @@ impl Chat {
         Visit { caller, reader, joined: HashSet::new(), _attendance: attendance }
     }
 
-    /// The hub has taken the reader out of a session that it may not see any more.
+    /// The hub says that the reader may not see a session any more. `true`: it may after all, since
+    /// its user has become a member there meanwhile, and goes on.
+    pub async fn stays(&self, visit: &Visit, session: &SessionId) -> bool {
+        let (shared, reader) = (&self.shared, visit.reader.id());
+        if !shared.hub.is_suspended(session, reader) {
+            return false;
+        }
+        let found = shared.see(&visit.caller, session).await;
+        let belongs = found.is_ok_and(|access| standing(&access) == Standing::Belongs);
+        belongs && shared.hub.keep(session, reader)
+    }
+
+    /// The reader may not see a session any more.
     pub async fn revoked(&self, visit: &mut Visit, session: &SessionId) {
         self.leave(visit, session).await;
     }

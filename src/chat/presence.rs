@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
@@ -21,6 +22,8 @@ use crate::hub::ReaderId;
 const PASSING_WITHIN: Duration = Duration::from_secs(1);
 /// The most sessions in which a user's coming and going is heard, the last active ones.
 const HEARD_IN_MAX: u32 = 200;
+/// How many users of dead nodes are told at once to be offline.
+const OFFLINE_AT_ONCE: usize = 16;
 /// The most users whose presence is told at once.
 const PRESENCE_MAX: usize = 1_000;
 
@@ -106,7 +109,20 @@ impl Shared {
         }
     }
 
+    /// Tells those who share a session with the user.
     async fn tell_presence(&self, user: &UserId, online: bool) {
+        self.tell_change(user, online).await;
+        if online {
+            return;
+        }
+        // Where they came back meanwhile, on whichever node, that may have been told before this.
+        let asked = passing("read presence", self.adapter.presence(std::slice::from_ref(user)));
+        if asked.await.is_some_and(|found| found.iter().any(|presence| presence.devices > 0)) {
+            self.tell_change(user, true).await;
+        }
+    }
+
+    async fn tell_change(&self, user: &UserId, online: bool) {
         let sessions = match self.store.session_ids(user, HEARD_IN_MAX).await {
             Ok(sessions) if sessions.is_empty() => return,
             Ok(sessions) => sessions,
@@ -223,14 +239,23 @@ impl Shared {
         count.saturating_sub(u64::from(among))
     }
 
-    /// Tells of those whose nodes are gone.
+    /// Tells of those whose nodes are gone. A dead node's users are many, and each who went
+    /// offline costs a look into the store: so those are told of side by side.
     pub(super) async fn tell_absences(&self, mut absences: mpsc::Receiver<Absence>) {
-        while let Some(absence) = absences.recv().await {
-            match absence {
-                Absence::Left { session, user, online } => {
-                    self.tell_left(&session, &user, None, online).await;
-                }
-                Absence::Offline { user } => self.tell_presence(&user, false).await,
+        let mut offline = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                absence = absences.recv(), if offline.len() < OFFLINE_AT_ONCE => match absence {
+                    // In their order, since each says how many are left.
+                    Some(Absence::Left { session, user, online }) => {
+                        self.tell_left(&session, &user, None, online).await;
+                    }
+                    Some(Absence::Offline { user }) => offline.push(async move {
+                        self.tell_presence(&user, false).await;
+                    }),
+                    None => return,
+                },
+                Some(()) = offline.next() => {}
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::store::Missed;
 
 /// The most missed messages that a join brings.
 const MISSED_MAX: u32 = 100;
-/// The most bytes of content that a join brings, but for a single message that is longer.
+/// About the most bytes that the messages of a join have, but for a single one that is longer.
 const MISSED_BYTES_MAX: usize = 256 * 1024;
 /// How often a reader joins anew because what it is in the session changed meanwhile.
 const JOIN_ATTEMPTS: usize = 3;
@@ -166,7 +166,7 @@ fn cap(mut missed: Missed) -> Missed {
     let all = missed.messages.len();
     let mut bytes = 0;
     let mut fits = |message: &Message| {
-        bytes += message.content.len();
+        bytes += weight(message);
         bytes <= MISSED_BYTES_MAX
     };
     if missed.newest {
@@ -180,11 +180,24 @@ fn cap(mut missed: Missed) -> Missed {
     missed
 }
 
+/// About how many bytes a message takes: its text, the files named with it, and who reacted.
+fn weight(message: &Message) -> usize {
+    let files = message.attachments.iter().map(|file| {
+        let texts = [&file.file_name, &file.file_url, &file.mime_type];
+        let metadata = serde_json::to_vec(&file.metadata).map_or(0, |json| json.len());
+        texts.into_iter().map(String::len).sum::<usize>() + metadata
+    });
+    let reactions = message.reactions.iter().map(|reaction| {
+        reaction.emoji.len() + reaction.users.iter().map(|user| user.as_str().len()).sum::<usize>()
+    });
+    message.content.len() + files.sum::<usize>() + reactions.sum::<usize>()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::samples::message;
     use super::*;
-    use crate::domain::UserId;
+    use crate::domain::{Attachment, AttachmentId, Reaction, UserId};
 
     fn capped(sizes: &[usize], newest: bool) -> (Vec<u64>, bool) {
         let messages = (1..).zip(sizes).map(|(ordinal, size)| message(ordinal, *size)).collect();
@@ -202,6 +215,28 @@ mod tests {
         assert_eq!(capped(&[1, half * 3], true), (vec![2], true));
         assert_eq!(capped(&[], true), (vec![], false));
         assert_eq!(capped(&[], false), (vec![], false));
+    }
+
+    #[test]
+    fn what_is_named_with_a_message_and_who_reacted_count_as_its_text_does() {
+        let third = "x".repeat(MISSED_BYTES_MAX / 3 + 1);
+        let (mut text, mut file, mut liked) = (message(1, 0), message(2, 0), message(3, 0));
+        text.content = third.clone();
+        let metadata = serde_json::Map::from_iter([("a".to_owned(), third.into())]);
+        file.attachments.push(Attachment {
+            id: AttachmentId::new(),
+            file_name: "a".to_owned(),
+            file_url: "b".to_owned(),
+            mime_type: "c".to_owned(),
+            file_size: 1,
+            metadata,
+        });
+        let user = UserId::new("x".repeat(256)).unwrap();
+        let users = vec![user; MISSED_BYTES_MAX / 3 / 256 + 1];
+        liked.reactions.push(Reaction { emoji: "+".to_owned(), users });
+        let capped =
+            cap(Missed { messages: vec![text, file, liked], has_more: false, newest: false });
+        assert_eq!((capped.messages.len(), capped.has_more), (2, true));
     }
 
     #[test]

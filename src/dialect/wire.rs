@@ -359,7 +359,10 @@ impl<'a> ErrorJson<'a> {
             event,
             retry_after_ms: error
                 .retry_after
-                .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
+                // Whoever comes back then must not be a moment too early.
+                .map(|after| {
+                    u64::try_from(after.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+                }),
             ids: BTreeMap::new(),
         }
     }

@@ -72,6 +72,8 @@ struct Member {
     standing: Standing,
     /// `None`: live, it has everything.
     behind: Option<Behind>,
+    /// It came as a guest, and guests may not stay: nothing is offered before [`Members::keep`].
+    suspended: bool,
     /// Messages that it was given from the store, before the log had them: what is still to come
     /// and brings these is not for it; what changes them is. At most a page of them.
     known: HashSet<MessageId>,
@@ -93,7 +95,7 @@ impl Members {
             return;
         }
         let behind = Some(behind);
-        self.0.push(Member { reader, standing, behind, known: HashSet::new() });
+        self.0.push(Member { reader, standing, behind, suspended: false, known: HashSet::new() });
     }
 
     pub(super) fn remove(&mut self, reader: ReaderId) -> bool {
@@ -104,24 +106,49 @@ impl Members {
         found.is_some()
     }
 
-    /// Removes those whose access was revoked, wherever they stand, and tells each.
-    pub(super) fn revoke(&mut self, session: &SessionId, revoked: &Revoked) {
-        self.0.retain(|member| {
-            let stays = match revoked {
-                Revoked::User(user) => member.reader.user() != user,
-                Revoked::Guests => member.standing != Standing::Guest,
-                Revoked::Everyone => false,
+    /// Removes those whose access was revoked, wherever they stand, and tells each. Who came as a
+    /// guest may have become a member since: they are suspended at their place, which for one that
+    /// is live is `place`.
+    pub(super) fn revoke(
+        &mut self,
+        session: &SessionId,
+        revoked: &Revoked,
+        place: impl Fn() -> Behind,
+    ) {
+        self.0.retain_mut(|member| {
+            let (concerned, stays) = match revoked {
+                Revoked::User(user) => (member.reader.user() == user, false),
+                Revoked::Guests => (member.standing == Standing::Guest, true),
+                Revoked::Everyone => (true, false),
             };
-            if !stays {
-                member.reader.revoke(session);
+            if !concerned {
+                return true;
             }
+            member.suspended = true;
+            member.behind.get_or_insert_with(&place);
+            member.reader.revoke(session);
             stays
         });
     }
 
+    pub(super) fn is_suspended(&self, reader: ReaderId) -> bool {
+        self.index(reader).is_some_and(|index| self.0[index].suspended)
+    }
+
+    /// A suspended reader's user belongs to the session: it goes on. `false` where it is none.
+    pub(super) fn keep(&mut self, reader: ReaderId) -> bool {
+        let suspended = self.0.iter_mut().find(|m| m.reader.id() == reader && m.suspended);
+        let Some(member) = suspended else { return false };
+        member.suspended = false;
+        member.standing = Standing::Belongs;
+        true
+    }
+
     /// The readers that were let through, wherever they stand.
     pub(super) fn admitted(&self) -> impl Iterator<Item = &Arc<dyn Reader>> {
-        let is_held = |member: &Member| member.behind.as_ref().is_some_and(|behind| behind.held);
+        let is_held = |member: &Member| {
+            member.suspended || member.behind.as_ref().is_some_and(|behind| behind.held)
+        };
         self.0.iter().filter(move |member| !is_held(member)).map(|member| &member.reader)
     }
 
@@ -142,7 +169,7 @@ impl Members {
         &self,
         reader: ReaderId,
     ) -> Option<(Arc<dyn Reader>, Behind, HashSet<MessageId>)> {
-        let member = &self.0[self.index(reader)?];
+        let member = self.0.get(self.index(reader)?).filter(|member| !member.suspended)?;
         let behind = member.behind.as_ref().filter(|behind| !behind.held)?;
         Some((member.reader.clone(), behind.clone(), member.known.clone()))
     }

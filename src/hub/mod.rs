@@ -62,8 +62,9 @@ pub trait Reader: Send + Sync {
     /// what is stored.
     fn close(&self);
     /// It may not see the session any more, and has been taken out of it, so that nothing more of
-    /// it follows: tells its client, however much is not written yet, and lets its owner know.
-    /// Once for each membership that is ended so.
+    /// it follows; where it came as a guest and its user may belong to the session since, it waits
+    /// at its place for [`Hub::keep`]. Lets its owner know, who tells its client, however much is
+    /// not written yet. Once for each membership that is ended so.
     fn revoke(&self, session: &SessionId);
     /// Ends its connection for good: an operator said so. May come twice, and for one that is
     /// closed already. Not called under a lock.
@@ -228,6 +229,24 @@ impl Hub {
                 tail.state().catch_up(&self.shared.dialects, reader);
             }
         }
+    }
+
+    /// Whether a reader waits for [`Hub::keep`].
+    pub fn is_suspended(&self, session: &SessionId, reader: ReaderId) -> bool {
+        let Some(tail) = self.shared.watched(session) else { return false };
+        tail.state().members.is_suspended(reader)
+    }
+
+    /// A reader that came as a guest, and whose access was revoked with theirs, belongs to the
+    /// session: it is offered what it is owed and goes on. `false` where it was taken out.
+    pub fn keep(&self, session: &SessionId, reader: ReaderId) -> bool {
+        let Some(tail) = self.shared.watched(session) else { return false };
+        let mut state = tail.state();
+        let kept = state.members.keep(reader);
+        if kept {
+            state.catch_up(&self.shared.dialects, reader);
+        }
+        kept
     }
 
     /// Ends a membership. `true` where there was one.

@@ -45,7 +45,8 @@ impl TailState {
     pub(super) fn show_event(&mut self, dialects: &Dialects, event: &Arc<Event>) {
         // Also those that are held or behind: what they are owed is not theirs any more.
         if let EventKind::AccessRevoked(revoked) = &event.kind {
-            self.members.revoke(&self.session, revoked);
+            let place = || Behind::at(self.applied, &self.running);
+            self.members.revoke(&self.session, revoked, place);
         }
         let generation = event.kind.generation();
         let at = self.running.iter().position(|r| Some(r.generation) == generation);

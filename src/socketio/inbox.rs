@@ -17,8 +17,6 @@ use crate::domain::{Error, ErrorCode};
 
 /// What a client is told to wait whose events are not carried out as fast as they come.
 const QUEUE_FULL_WAIT: Duration = Duration::from_secs(1);
-/// Clients are told whole milliseconds: without it they would come back too early.
-const ROUNDED_UP: Duration = Duration::from_millis(1);
 /// The ids of a longer event are not looked for where it is refused unread.
 const SKIMMED_BYTES_MAX: usize = 4 * 1024;
 
@@ -87,7 +85,7 @@ where
         let packet = Packet { value, ack };
         let taken = self.flood.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
         let refused = match taken {
-            Err(wait) => Some((packet, wait + ROUNDED_UP)),
+            Err(wait) => Some((packet, wait)),
             Ok(()) => match self.queue.try_send(packet) {
                 Err(mpsc::error::TrySendError::Full(packet)) => Some((packet, QUEUE_FULL_WAIT)),
                 // Closed: the socket is gone, and so is whoever waits for an answer.

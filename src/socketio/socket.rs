@@ -191,10 +191,13 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The hub has taken the socket out of a session. Between two commands, so that no answer about
-    /// the session comes after it.
+    /// The hub says that the socket may not see a session any more. Between two commands, so that
+    /// no answer about the session comes after it.
     async fn revoke(&mut self, session: SessionId) {
         let Some(visit) = &mut self.visit else { return };
+        if self.edge.chat.stays(visit, &session).await {
+            return;
+        }
         self.outlet.send(&self.outlet.line().dialect().revoked(&session));
         self.edge.chat.revoked(visit, &session).await;
     }

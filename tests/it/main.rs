@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail by it")]
 
 mod adapter_contract;
+mod chat;
 mod cli;
 mod hub;
 mod layers;

@@ -40,7 +40,8 @@ async fn is_out(node: &Node, session: &SessionId, reader: &TestReader) {
     node.hub.resume(reader.number(), [session]);
     happens(node, session, said(session, "a secret")).await;
     assert!(reader.names().is_empty(), "{:?}", reader.names());
-    assert!(!node.hub.leave(session, reader.number()), "it is no member");
+    let waits = node.hub.is_suspended(session, reader.number());
+    assert!(waits || !node.hub.leave(session, reader.number()), "it is no member");
 }
 
 #[tokio::test]
@@ -61,6 +62,9 @@ async fn each_revocation_removes_those_it_is_about_and_shows_the_others_nothing(
         watch(&node, &session, &grown, Standing::Guest).await;
         watch(&node, &session, &grown, Standing::Belongs).await;
         happens(&node, &session, EventKind::AccessRevoked(revoked.clone())).await;
+        let waits = |reader: &TestReader| node.hub.is_suspended(&session, reader.number());
+        assert!(!waits(&bob) && !waits(&grown));
+        assert_eq!(waits(&guest), revoked == Revoked::Guests);
         for member in [&bob, &phone, &guest, &grown] {
             let user = tokencast::hub::Reader::user(&**member).as_str();
             if out.contains(&user) || revoked == Revoked::Everyone {
@@ -76,6 +80,38 @@ async fn each_revocation_removes_those_it_is_about_and_shows_the_others_nothing(
             assert!(!member.names().iter().any(|name| name == "revoked!"));
         }
     }
+}
+
+#[tokio::test]
+async fn a_guest_that_has_become_a_member_goes_on_where_it_stood() {
+    let (node, session) = (plain_node(&SharedMemory::default()), session());
+    let [live, slow, held] = ["bob", "eve", "dan"].map(reader);
+    watch(&node, &session, &live, Standing::Guest).await;
+    watch(&node, &session, &slow, Standing::Guest).await;
+    slow.full.store(true, Ordering::SeqCst);
+    happens(&node, &session, said(&session, "hi")).await;
+    node.hub.join(&session, held.clone(), Standing::Guest, &[]).await.unwrap();
+    assert!(!node.hub.keep(&session, live.number()), "it does not wait");
+    happens(&node, &session, EventKind::AccessRevoked(Revoked::Guests)).await;
+    slow.full.store(false, Ordering::SeqCst);
+    let mut answer = Answer::new(&session);
+    answer.start(&*node.adapter).await;
+    answer.grow(&*node.adapter, "more").await;
+    node.hub.resume(slow.number(), [&session]);
+    node.hub.go_live(&session, held.number(), Default::default());
+    assert_eq!((live.names().len(), slow.names().len(), held.names().len()), (1, 0, 0));
+    for reader in [&live, &slow, &held] {
+        assert_eq!(reader.revoked(), std::slice::from_ref(&session), "asked once");
+        assert!(node.hub.keep(&session, reader.number()));
+        assert!(!node.hub.keep(&session, reader.number()), "it does not wait any more");
+    }
+    // It is no guest any more.
+    happens(&node, &session, EventKind::AccessRevoked(Revoked::Guests)).await;
+    happens(&node, &session, said(&session, "hi")).await;
+    assert_eq!(live.names(), ["new", "generation", "text", "new"]);
+    assert_eq!(slow.names(), ["new", "generation", "text", "new"]);
+    assert_eq!(held.names(), ["generation", "text", "new"]);
+    assert_eq!(live.revoked().len(), 1);
 }
 
 #[tokio::test]

@@ -63,6 +63,10 @@ impl TestReader {
         self.shown.lock().unwrap().iter().map(|(name, _)| name.clone()).collect()
     }
 
+    pub fn shown(&self) -> Vec<(String, Value)> {
+        self.shown.lock().unwrap().clone()
+    }
+
     /// What it was shown since it was last asked.
     pub fn take(&self) -> Vec<(String, Value)> {
         std::mem::take(&mut *self.shown.lock().unwrap())

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,6 +25,10 @@ pub struct Faulty {
     pub down: AtomicBool,
     /// Stored events are not appended, and nothing says so.
     pub stuck: AtomicBool,
+    /// What is told to all nodes waits.
+    pub holds_news: AtomicBool,
+    /// How much of that waits.
+    pub news_held: AtomicUsize,
     /// Logs cannot be read.
     pub unreadable: AtomicBool,
     /// Sessions to which nothing stored can be appended.
@@ -38,6 +42,8 @@ impl Faulty {
             revisions: revisions.clone(),
             down: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
+            holds_news: AtomicBool::new(false),
+            news_held: AtomicUsize::new(0),
             unreadable: AtomicBool::new(false),
             refused: std::sync::Mutex::default(),
         })
@@ -45,6 +51,22 @@ impl Faulty {
 
     fn away(&self) -> Result<(), AdapterError> {
         if self.down.load(Ordering::SeqCst) { Err(unavailable()) } else { Ok(()) }
+    }
+}
+
+/// Counted until it is dropped.
+struct Held<'a>(&'a AtomicUsize);
+
+impl<'a> Held<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -176,6 +198,10 @@ impl Registry for Faulty {
         self.inner.tell(node, notice).await
     }
     async fn tell_all(&self, news: News) -> Result<(), AdapterError> {
+        let _held = Held::new(&self.news_held);
+        while self.holds_news.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         self.inner.tell_all(news).await
     }
     fn is_up(&self) -> bool {

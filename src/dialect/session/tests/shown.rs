@@ -181,7 +181,8 @@ fn what_commands_are_answered_with() {
 fn a_refusal_repeats_the_ids_of_what_is_refused_in_the_ack_and_in_the_event() {
     let payload = json!({ "sessionId": "s", "clientMessageId": "own", "content": "Hi" });
     let payload = serde_json::value::to_raw_value(&payload).unwrap();
-    let error = Error::new(ErrorCode::RateLimit, "Too many").retry_after(Duration::from_millis(7));
+    let error =
+        Error::new(ErrorCode::RateLimit, "Too many").retry_after(Duration::from_micros(6_001));
     let refusal = Refusal { event: "message:send", error: &error, ids: &Ids::of(&[&payload]) };
     let shown = json!({
         "type": "RATE_LIMIT", "code": "RATE_LIMIT", "message": "Too many", "event": "message:send",
