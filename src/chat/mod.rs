@@ -106,6 +106,8 @@ pub struct Visit {
     caller: Caller,
     reader: Arc<dyn Reader>,
     joined: HashSet<SessionId>,
+    /// Where it said that it types, and not yet that it stopped; as many as it may join.
+    typing: HashSet<SessionId>,
     _attendance: Attendance,
 }
 
@@ -213,7 +215,8 @@ impl Chat {
     /// A device that was admitted is here, with its reader. It has joined nothing yet.
     pub fn arrive(&self, caller: Caller, reader: Arc<dyn Reader>, attendance: Attendance) -> Visit {
         self.shared.hub.arrive(reader.clone());
-        Visit { caller, reader, joined: HashSet::new(), _attendance: attendance }
+        let (joined, typing) = (HashSet::new(), HashSet::new());
+        Visit { caller, reader, joined, typing, _attendance: attendance }
     }
 
     /// The hub has taken the reader out of a session that it may not see any more.
