@@ -11,7 +11,9 @@ use crate::domain::{
     Action, Attachment, AttachmentId, Error, Message, MessageId, NewAttachment, Reaction,
     ReactionCounts, SessionId,
 };
-use crate::store::{Attached, Found, History, HistoryPage, NewMessage, Reacted, Seen, Sent};
+use crate::store::{
+    Attached, EMOJIS_OWN_MAX, Found, History, HistoryPage, NewMessage, Reacted, Seen, Sent,
+};
 
 /// The most different emojis that a message keeps.
 const EMOJIS_MAX: u32 = 50;
@@ -128,7 +130,8 @@ impl Chat {
             }
             Reacted::Gone => Err(Error::not_found("message")),
             Reacted::TooMany => Err(Error::invalid(format!(
-                "emoji would be one too many: a message has at most {EMOJIS_MAX} different ones"
+                "emoji would be one too many: a message has at most {EMOJIS_MAX} different ones, and \
+                 at most {EMOJIS_OWN_MAX} of one user"
             ))),
         }
     }

@@ -107,6 +107,8 @@ pub struct Visit {
     caller: Caller,
     reader: Arc<dyn Reader>,
     joined: HashSet<SessionId>,
+    /// Where it said that it types, and not yet that it stopped; as many as it may join.
+    typing: HashSet<SessionId>,
     _attendance: Attendance,
 }
 
@@ -214,7 +216,8 @@ impl Chat {
     /// A device that was admitted is here, with its reader. It has joined nothing yet.
     pub fn arrive(&self, caller: Caller, reader: Arc<dyn Reader>, attendance: Attendance) -> Visit {
         self.shared.hub.arrive(reader.clone());
-        Visit { caller, reader, joined: HashSet::new(), _attendance: attendance }
+        let (joined, typing) = (HashSet::new(), HashSet::new());
+        Visit { caller, reader, joined, typing, _attendance: attendance }
     }
 
     /// The hub says that the reader may not see a session any more. `true`: it may after all, since

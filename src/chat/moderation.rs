@@ -8,8 +8,11 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::{Arc, LazyLock};
+use std::thread::available_parallelism;
 
 use rustrict::{Censor, Type};
+use tokio::sync::Semaphore;
 
 use crate::domain::{Error, ErrorCode, Moderation};
 
@@ -21,6 +24,9 @@ const WORD_CHARS_MAX: usize = 20;
 /// the length: 32,000 characters of prose take as long, and a tenth of a second where somebody
 /// made them to be slow. So a longer one is looked at on a thread of its own.
 const INLINE_BYTES_MAX: usize = 512;
+/// How many longer texts are looked at at once, by the whole process: half of the cores. Without a
+/// limit, a few users' long texts would take nearly all the time of the threads that serve everybody.
+static LOOKS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(looks_max())));
 /// The fewest letters of a profanity that an ending may follow.
 const STEM_CHARS_MIN: usize = 4;
 /// What may follow a profanity that is listed without it.
@@ -44,9 +50,15 @@ pub(super) async fn moderate(moderation: Moderation, text: String) -> Result<Str
     let found = if text.len() <= INLINE_BYTES_MAX {
         profanities(&text)
     } else {
+        let internal = |error: &(dyn std::error::Error + 'static)| super::failure::internal(error);
+        let look = LOOKS.clone().acquire_owned().await.map_err(|error| internal(&error))?;
         let own = text.clone();
-        let found = tokio::task::spawn_blocking(move || profanities(&own)).await;
-        found.map_err(|error| super::failure::internal(&error))?
+        let found = tokio::task::spawn_blocking(move || {
+            // Until it is over, also where nobody waits for it any more.
+            let _look = look;
+            profanities(&own)
+        });
+        found.await.map_err(|error| internal(&error))?
     };
     match moderation {
         _ if found.is_empty() => Ok(text),
@@ -55,6 +67,10 @@ pub(super) async fn moderate(moderation: Moderation, text: String) -> Result<Str
         }
         Moderation::Mask | Moderation::Off => Ok(masked(&text, &found)),
     }
+}
+
+fn looks_max() -> usize {
+    available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
 }
 
 /// Reads the list of words, which the first look would else wait for.
@@ -186,6 +202,19 @@ mod tests {
         ] {
             assert_eq!(mask(text), text);
         }
+    }
+
+    /// The clock is moved on only while no thread looks at a text.
+    #[tokio::test(start_paused = true)]
+    async fn long_texts_wait_for_their_turn_and_short_ones_do_not() {
+        let all = u32::try_from(looks_max()).unwrap();
+        let turns = LOOKS.clone().acquire_many_owned(all).await.unwrap();
+        let long = || moderate(Moderation::Mask, "shit ".repeat(INLINE_BYTES_MAX));
+        let hour = std::time::Duration::from_secs(3600);
+        assert!(tokio::time::timeout(hour, long()).await.is_err());
+        assert_eq!(moderate(Moderation::Mask, "shit".to_owned()).await.as_deref(), Ok("****"));
+        drop(turns);
+        assert_eq!(long().await, Ok("**** ".repeat(INLINE_BYTES_MAX)));
     }
 
     #[tokio::test]

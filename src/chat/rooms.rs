@@ -127,16 +127,17 @@ impl Chat {
     /// The reader leaves for good.
     pub(super) async fn leave(&self, visit: &mut Visit, session: &SessionId) {
         visit.joined.remove(session);
+        visit.typing.remove(session);
         let reader = visit.reader.id();
         self.shared.hub.leave(session, reader);
         self.shared.leave(&visit.caller, session, reader).await;
     }
 
     /// Tells the others that the caller types, or no longer does. Where the reader has joined,
-    /// no database is asked.
+    /// no database is asked. A stop is not counted, so it is told only after a start, which was.
     pub(super) async fn relay_typing(
         &self,
-        visit: &Visit,
+        visit: &mut Visit,
         session: &SessionId,
         name: Option<String>,
         active: bool,
@@ -147,6 +148,16 @@ impl Chat {
         }
         if !visit.joined.contains(session) {
             shared.see(caller, session).await?;
+        }
+        if !active && !visit.typing.remove(session) {
+            return Ok(());
+        }
+        if active {
+            // What is forgotten ends by itself.
+            if visit.typing.len() >= shared.options.joined_max {
+                visit.typing.clear();
+            }
+            visit.typing.insert(session.clone());
         }
         shared.signal(session, typing(caller, name, active)).await;
         Ok(())

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::str::FromStr;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
@@ -18,6 +19,9 @@ use crate::auth::Claims;
 use crate::chat::Caller;
 use crate::domain::ids::InvalidId;
 use crate::domain::{AttachmentId, Error, GenerationId, MessageId, SessionId, UserId};
+
+/// How long a body may take to arrive. Until then it is held, and nobody counts the request.
+const BODY_WITHIN: Duration = Duration::from_secs(20);
 
 /// The most of a page of anything.
 const PAGE_MAX: u32 = 100;
@@ -192,17 +196,11 @@ impl Payload for NoBody {
 pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned + JsonSchema> Payload for Body<T> {
-    async fn read(request: Request, state: &HttpState) -> Result<Self, HttpError> {
+    async fn read(request: Request, _: &HttpState) -> Result<Self, HttpError> {
         if !is_json(request.headers()) {
             return Err(Error::invalid("Content-Type must be application/json").into());
         }
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
-            let error = HttpError::from(Error::invalid("The body is too large, or broke off"));
-            match rejection.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => error.with_status(StatusCode::PAYLOAD_TOO_LARGE),
-                _ => error,
-            }
-        })?;
+        let bytes = whole_body(request).await?;
         let invalid = |what: String| Error::invalid(format!("The body: {what}"));
         // An object first: an array of its fields' values would do for the derived types.
         let object: Map<String, Value> =
@@ -215,6 +213,21 @@ impl<T: DeserializeOwned + JsonSchema> Payload for Body<T> {
     fn schema(generator: &mut SchemaGenerator) -> Option<Schema> {
         Some(generator.subschema_for::<T>())
     }
+}
+
+async fn whole_body(request: Request) -> Result<Bytes, HttpError> {
+    let late = |_| {
+        let error = HttpError::from(Error::invalid("The body took too long to arrive"));
+        error.with_status(StatusCode::REQUEST_TIMEOUT)
+    };
+    let arriving = tokio::time::timeout(BODY_WITHIN, Bytes::from_request(request, &()));
+    arriving.await.map_err(late)?.map_err(|rejection| {
+        let error = HttpError::from(Error::invalid("The body is too large, or broke off"));
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => error.with_status(StatusCode::PAYLOAD_TOO_LARGE),
+            _ => error,
+        }
+    })
 }
 
 /// How many of a page: 1 to [`PAGE_MAX`].
@@ -370,4 +383,17 @@ where
     T: FromStr<Err = InvalidId>,
 {
     text.map(|text| id(field, &text)).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stops_coming_is_not_waited_for() {
+        let chunks = futures::stream::pending::<Result<Bytes, std::io::Error>>();
+        let refused = whole_body(Request::new(axum::body::Body::from_stream(chunks))).await;
+        let response = axum::response::IntoResponse::into_response(refused.unwrap_err());
+        assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
+    }
 }

@@ -145,6 +145,7 @@ impl Api {
         parameters.append(&mut operation.headers);
         let body = B::schema(&mut self.input);
         if body.is_some() {
+            operation.refusals.push(StatusCode::REQUEST_TIMEOUT);
             operation.refusals.push(StatusCode::PAYLOAD_TOO_LARGE);
         }
         operation.refusals.extend([
@@ -331,6 +332,11 @@ const REFUSALS: &[Refusal] = &[
         "`NOT_FOUND`: no such thing, or not the caller's to see: the two are indistinguishable.",
     ),
     Refusal::new(StatusCode::CONFLICT, "Conflict", "`INVALID`: the id is taken."),
+    Refusal::new(
+        StatusCode::REQUEST_TIMEOUT,
+        "TooSlow",
+        "`INVALID`: the body took too long to arrive.",
+    ),
     Refusal::new(
         StatusCode::PAYLOAD_TOO_LARGE,
         "TooLarge",

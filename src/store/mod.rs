@@ -146,7 +146,8 @@ pub trait Store: Send + Sync {
     ) -> Result<Option<Outgoing>, StoreError>;
 
     /// Gives a message an emoji, or takes it back where the user had given it. Puts
-    /// `ReactionChanged` into the outbox. At most `max` different emojis are kept.
+    /// `ReactionChanged` into the outbox. At most `max` different emojis are kept, and at most
+    /// [`EMOJIS_OWN_MAX`] of one user, so that nobody leaves none to the others.
     async fn react(
         &self,
         id: MessageId,

@@ -296,6 +296,8 @@ pub struct Found {
 
 /// The most messages that a thread or a search counts.
 pub const FOUND_MAX: u32 = 10_000;
+/// The most different emojis that one user may give a message.
+pub const EMOJIS_OWN_MAX: u32 = 10;
 
 /// Where a page of sessions ends.
 #[derive(Debug, Clone, PartialEq, Eq)]

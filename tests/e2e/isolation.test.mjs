@@ -117,4 +117,16 @@ suite('isolation', { nodes: 3 }, (e2e) => {
     const after = reader.heard.events.slice(heard).map(({ name }) => name);
     assert.deepEqual(after.filter((name) => name.startsWith('stream:') || name === 'message:new'), []);
   });
+
+  e2e('that somebody stopped typing is told once, and not where they did not type', {}, async (cluster) => {
+    const id = sessionId('stop');
+    const typist = await open(cluster.nodes[0].url, { token: token() });
+    await ok(typist.socket, 'session:join', { sessionId: id });
+    const before = await quiet(cluster);
+    for (let n = 0; n < 20; n += 1) await ok(typist.socket, 'typing:stop', { sessionId: id });
+    assert.equal((await since(cluster, before))[0].published, 0);
+    await ok(typist.socket, 'typing:start', { sessionId: id });
+    for (let n = 0; n < 20; n += 1) await ok(typist.socket, 'typing:stop', { sessionId: id });
+    assert.equal((await since(cluster, before))[0].published, 2);
+  });
 });

@@ -67,6 +67,7 @@ contracts! {
         files_are_added_up_to_a_limit_and_taken_away
         racing_files_stay_within_the_limit
         an_emoji_is_given_and_taken_back
+        one_user_leaves_emojis_to_the_others
         emojis_are_counted_in_the_order_in_which_they_were_first_given
         racing_toggles_take_turns
         what_is_stored_in_a_session_has_dense_revisions;

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{Connection, Ids, Pool, Time, Transaction, begin, outbox, row, session};
 use crate::domain::{EventKind, MessageId, Reaction, ReactionCounts, UserId};
-use crate::store::Reacted;
+use crate::store::{EMOJIS_OWN_MAX, Reacted};
 
 /// Five statements, in one transaction under the session's lock, so that two of one user's calls
 /// do not both give.
@@ -25,7 +25,8 @@ pub(super) async fn toggle(
         transaction.rollback().await?;
         return Ok(Reacted::Gone);
     };
-    if !before.known && before.emojis >= i64::from(max) {
+    let full = !before.known && before.emojis >= i64::from(max);
+    if full || !before.own && before.given >= i64::from(EMOJIS_OWN_MAX) {
         transaction.rollback().await?;
         return Ok(Reacted::TooMany);
     }
@@ -53,6 +54,8 @@ pub(super) async fn toggle(
 struct Before {
     /// Whether the user had given the emoji.
     own: bool,
+    /// How many the user had given.
+    given: i64,
     /// Whether anybody had.
     known: bool,
     /// How many different ones there were.
@@ -69,6 +72,7 @@ async fn before(
     sqlx::query_as(
         "SELECT EXISTS (SELECT 1 FROM message_reaction WHERE message_id = $1 AND user_id = $2 \
          AND emoji = $3) AS own, \
+         (SELECT count(*) FROM message_reaction WHERE message_id = $1 AND user_id = $2) AS given, \
          EXISTS (SELECT 1 FROM message_reaction WHERE message_id = $1 AND emoji = $3) AS known, \
          (SELECT count(DISTINCT emoji) FROM message_reaction WHERE message_id = $1) AS emojis \
          FROM message WHERE id = $1 AND deleted_at IS NULL",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use tokencast::domain::{AttachmentId, EventKind, MessageId};
-use tokencast::store::{Attached, NewMessage, Outgoing, Reacted, SharedStore};
+use tokencast::store::{Attached, EMOJIS_OWN_MAX, NewMessage, Outgoing, Reacted, SharedStore};
 
 use super::database::{
     Database, accepted, completed, file, finished, messages, note, outbox, prompt, revisions, said,
@@ -208,6 +208,24 @@ pub(super) async fn an_emoji_is_given_and_taken_back(database: &Database) {
     let gone = store.react(MessageId::new(), &user("ada"), "👍", 3).await.unwrap();
     assert!(matches!(gone, Reacted::Gone), "{gone:?}");
     assert_eq!(revisions(&store).await, 8);
+}
+
+pub(super) async fn one_user_leaves_emojis_to_the_others(database: &Database) {
+    let store = with_sessions(database, &["s"]).await;
+    let message = said(&store, "s", "hello").await.id;
+    let max = EMOJIS_OWN_MAX + 1;
+    let give = |who, emoji: u32| {
+        let (store, emoji) = (store.clone(), emoji.to_string());
+        async move { store.react(message, &user(who), &emoji, max).await.unwrap() }
+    };
+    for emoji in 0..EMOJIS_OWN_MAX {
+        assert!(matches!(give("bob", emoji).await, Reacted::Done { added: true, .. }));
+    }
+    assert!(matches!(give("bob", EMOJIS_OWN_MAX).await, Reacted::TooMany));
+    assert!(matches!(give("ada", EMOJIS_OWN_MAX).await, Reacted::Done { added: true, .. }));
+    assert!(matches!(give("bob", EMOJIS_OWN_MAX).await, Reacted::TooMany), "a known one neither");
+    assert!(matches!(give("bob", 0).await, Reacted::Done { added: false, .. }));
+    assert!(matches!(give("bob", EMOJIS_OWN_MAX).await, Reacted::Done { added: true, .. }));
 }
 
 pub(super) async fn emojis_are_counted_in_the_order_in_which_they_were_first_given(
