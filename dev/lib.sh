@@ -25,7 +25,7 @@ make_tmp() {
 free_port() {
   local port
   for _ in {1..200}; do
-    port=$((10000 + RANDOM % 20000))
+    port=$((10100 + RANDOM % 19900)) # 10080 is refused by fetch()
     if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
       echo "$port"
       return

@@ -164,7 +164,8 @@ const handedOut = new Set();
 /** A free port on loopback, below the range that outgoing connections use. */
 export async function freePort() {
   for (let tries = 0; tries < 200; tries += 1) {
-    const port = 10_000 + Math.floor(Math.random() * 20_000);
+    // From above 10080 on, which fetch refuses to speak to.
+    const port = 10_100 + Math.floor(Math.random() * 19_900);
     if (handedOut.has(port)) continue;
     const free = await new Promise((done) => {
       const server = createServer();
