@@ -268,7 +268,7 @@ pub enum Signal {
         online: u64,
     },
     /// A user began to type, or still does: it ends by itself after
-    /// [`TYPING_TTL`](crate::domain::event::TYPING_TTL).
+    /// [`TYPING_TTL`].
     TypingStarted {
         /// Who.
         user: UserId,
