@@ -4,13 +4,10 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{
-    Pool, Transaction, begin, generation, lock_user, message, outbox, row, search, session,
-};
-use crate::domain::{
-    Author, Event, EventId, EventKind, Generation, GenerationId, Message, MessageId, Status,
-};
-use crate::store::{Accepted, NewGeneration, Outgoing};
+use super::session::{self, Place, Turn};
+use super::{Pool, Transaction, begin, generation, lock_user, message, outbox, row, search, send};
+use crate::domain::{EventKind, Generation, GenerationId, Message, MessageId, Status};
+use crate::store::{Accepted, NewGeneration, NewMessage};
 
 /// At most seven statements: the user's lock and what was stored before are asked only where a
 /// limit, or a client's id, makes them matter. The session's lock comes before the question
@@ -42,19 +39,12 @@ pub(super) async fn accept(pool: &Pool, new: &NewGeneration) -> sqlx::Result<Acc
     }
     let prompt = prompt(new, &place);
     let generation = pending(new, &prompt);
-    let outgoing = Outgoing {
-        session: new.session.clone(),
-        revision: place.revision,
-        event: Event {
-            id: EventId::new(),
-            at: place.at,
-            kind: EventKind::MessageNew(Arc::new(prompt.clone())),
-        },
-    };
     message::insert(&mut transaction, &prompt).await?;
     search::index(&mut transaction, &prompt).await?;
     generation::insert(&mut transaction, &generation).await?;
-    outbox::insert(&mut transaction, &outgoing, place.at).await?;
+    let turn = Turn { session: new.session.clone(), revision: place.revision, at: place.at };
+    let told = EventKind::MessageNew(Arc::new(prompt.clone()));
+    let outgoing = outbox::tell(&mut transaction, turn, told).await?;
     transaction.commit().await?;
     Ok(Accepted::New { generation, prompt, outgoing: vec![outgoing] })
 }
@@ -88,27 +78,16 @@ async fn read_known(transaction: &mut Transaction, id: MessageId) -> sqlx::Resul
     Ok(Accepted::Known { generation, prompt: message::find(transaction, id).await? })
 }
 
-fn prompt(new: &NewGeneration, place: &session::Place) -> Message {
-    Message {
-        id: MessageId::new(),
+fn prompt(new: &NewGeneration, place: &Place) -> Message {
+    let prompt = NewMessage {
         session: new.session.clone(),
-        ordinal: place.ordinal,
-        user: Some(new.user.clone()),
-        agent: None,
-        author: Author::User,
+        user: new.user.clone(),
         content: new.prompt.clone(),
-        metadata: row::Object::new(),
-        tokens: None,
-        usage: None,
         parent: None,
-        client_message_id: new.client_message_id.clone(),
-        edited_at: None,
-        deleted_at: None,
-        created_at: place.at,
-        updated_at: place.at,
-        reactions: Vec::new(),
         attachments: Vec::new(),
-    }
+        client_message_id: new.client_message_id.clone(),
+    };
+    send::message(&prompt, Vec::new(), place)
 }
 
 fn pending(new: &NewGeneration, prompt: &Message) -> Generation {

@@ -69,7 +69,8 @@ async fn before(transaction: &mut Transaction, new: &NewMessage) -> sqlx::Result
     .await
 }
 
-fn message(new: &NewMessage, attachments: Vec<Attachment>, place: &Place) -> Message {
+/// What a person writes, as it is stored for the first time.
+pub(super) fn message(new: &NewMessage, attachments: Vec<Attachment>, place: &Place) -> Message {
     Message {
         id: MessageId::new(),
         session: new.session.clone(),
