@@ -13,6 +13,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
+use crate::token::token;
+
 /// Room for a few chunks.
 const READ_BUFFER: usize = 4 * 1024;
 
@@ -100,6 +102,25 @@ impl Socket {
             }
         }
     }
+}
+
+/// Two sockets of one user, one on each node, both joined to the session of this name; that on B
+/// was there first.
+///
+/// # Errors
+/// Where one is refused.
+pub async fn joined_pair(
+    secret: &str,
+    [a, b]: [SocketAddr; 2],
+    session: &str,
+) -> anyhow::Result<[Socket; 2]> {
+    let token = token(secret, &format!("user-of-{session}"));
+    let join = serde_json::json!({ "sessionId": session });
+    let mut b = Socket::connect(b, &token).await.context("node B")?;
+    b.call("session:join", &join).await.context("node B")?;
+    let mut a = Socket::connect(a, &token).await.context("node A")?;
+    a.call("session:join", &join).await.context("node A")?;
+    Ok([a, b])
 }
 
 /// Reads what [`Socket::receive`] brought.

@@ -3,11 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{ArgMatches, Command};
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
@@ -16,6 +15,7 @@ use crate::client::{Packet, Socket, granted, packet};
 use crate::database::{Database, without_limits};
 use crate::http::Connection;
 use crate::nodes::Nodes;
+use crate::options;
 use crate::process::Machine;
 use crate::stats::Spread;
 use crate::token::token;
@@ -30,13 +30,7 @@ const HITS: u32 = 10;
 
 /// The subcommand and its options.
 pub fn command() -> Command {
-    let option = |name: &'static str, default: &'static str, help: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .default_value(default)
-            .value_parser(value_parser!(u32).range(100..))
-            .help(help)
-    };
+    let option = |name, default, help| options::number(name, default, 100, help);
     Command::new(NAME)
         .about(
             "What sending, reading a page and searching cost in a long session and in a short one",
@@ -45,18 +39,8 @@ pub fn command() -> Command {
         .arg(option("long", "100000", "messages of the long session"))
         .arg(option("rounds", "500", "how often each is measured"))
         .arg(Database::option())
-        .arg(
-            Arg::new("bin")
-                .long("bin")
-                .value_parser(value_parser!(PathBuf))
-                .help("the server's program [default: tokencast beside this one]"),
-        )
-        .arg(
-            Arg::new("out")
-                .long("out")
-                .value_parser(value_parser!(PathBuf))
-                .help("a file for the result, as JSON"),
-        )
+        .arg(options::bin())
+        .arg(options::out())
         .after_help("TEST_DATABASE_URL says what the node uses, where it is PostgreSQL.")
 }
 
@@ -105,10 +89,8 @@ impl Figures {
 /// # Errors
 /// What kept it from measuring, an answer that is not what it has to be included.
 pub async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let number = |name: &str| matches.get_one::<u32>(name).copied().unwrap_or(1);
-    let beside = std::env::current_exe().context("find this program")?;
-    let bin = matches.get_one::<PathBuf>("bin").cloned();
-    let bin = bin.unwrap_or_else(|| beside.with_file_name("tokencast")).canonicalize()?;
+    let number = |name| options::number_of(matches, name);
+    let bin = options::bin_of(matches)?;
     let mut all = Vec::new();
     for database in Database::chosen(matches) {
         let secret = "a secret of nothing but load tests";
@@ -134,10 +116,7 @@ pub async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         figures.print();
         all.push(figures);
     }
-    if let Some(out) = matches.get_one::<PathBuf>("out") {
-        let json = serde_json::to_string_pretty(&all).context("write the result")?;
-        std::fs::write(out, json + "\n").with_context(|| format!("write {}", out.display()))?;
-    }
+    options::write_out(matches, &all)?;
     Ok(ExitCode::SUCCESS)
 }
 

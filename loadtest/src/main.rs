@@ -10,6 +10,7 @@ mod database;
 mod http;
 mod long_session;
 mod nodes;
+mod options;
 mod process;
 mod send;
 mod stats;

@@ -11,19 +11,19 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{ArgMatches, Command};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::client::{Packet, Socket, packet};
+use crate::client::{Packet, Socket, joined_pair, packet};
 use crate::database::{Database, without_limits};
 use crate::nodes::{Nodes, address_of};
+use crate::options;
 use crate::process::{Machine, Process};
 use crate::stats::{Spread, rounded};
-use crate::token::token;
 
 /// The subcommand's name.
 pub const NAME: &str = "send";
@@ -35,13 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The subcommand and its options.
 pub fn command() -> Command {
-    let option = |name: &'static str, default: &'static str, help: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .default_value(default)
-            .value_parser(value_parser!(u32).range(1..))
-            .help(help)
-    };
+    let option = |name, default, help| options::number(name, default, 1, help);
     Command::new(NAME)
         .about("How long message:send takes to message:new on another node")
         .arg(option("sessions", "50", "two sockets each"))
@@ -50,18 +44,8 @@ pub fn command() -> Command {
         .arg(option("warm-up", "3", "seconds before that"))
         .arg(option("runs", "1", "how often, each with fresh nodes"))
         .arg(Database::option())
-        .arg(
-            Arg::new("bin")
-                .long("bin")
-                .value_parser(value_parser!(PathBuf))
-                .help("the server's program [default: tokencast beside this one]"),
-        )
-        .arg(
-            Arg::new("out")
-                .long("out")
-                .value_parser(value_parser!(PathBuf))
-                .help("a file for the result, as JSON"),
-        )
+        .arg(options::bin())
+        .arg(options::out())
         .after_help("TEST_REDIS_URL and TEST_DATABASE_URL say what the nodes use.")
 }
 
@@ -131,15 +115,13 @@ impl Figures {
 /// # Errors
 /// What kept it from measuring.
 pub async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let number = |name: &str| matches.get_one::<u32>(name).copied().unwrap_or(1);
-    let beside = std::env::current_exe().context("find this program")?;
-    let bin = matches.get_one::<PathBuf>("bin").cloned();
+    let number = |name| options::number_of(matches, name);
     let plan = Plan {
         sessions: number("sessions"),
         rate: number("rate"),
         seconds: number("seconds"),
         warm_up: number("warm-up"),
-        bin: bin.unwrap_or_else(|| beside.with_file_name("tokencast")).canonicalize()?,
+        bin: options::bin_of(matches)?,
         redis: std::env::var("TEST_REDIS_URL")
             .context("TEST_REDIS_URL: run this by dev/services.sh")?,
         secret: "a secret of nothing but load tests".to_owned(),
@@ -152,10 +134,7 @@ pub async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             all.push(figures);
         }
     }
-    if let Some(out) = matches.get_one::<PathBuf>("out") {
-        let json = serde_json::to_string_pretty(&all).context("write the result")?;
-        std::fs::write(out, json + "\n").with_context(|| format!("write {}", out.display()))?;
-    }
+    options::write_out(matches, &all)?;
     let whole = all.iter().all(Figures::is_whole);
     Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -197,7 +176,7 @@ async fn measure(
         .map(|session| {
             let name = format!("send-{started}-{session}");
             async move {
-                let pair = set_up(plan, nodes, &name).await;
+                let pair = joined_pair(&plan.secret, nodes, &name).await;
                 Ok((session, name.clone(), pair.with_context(|| format!("set up {name}"))?))
             }
         })
@@ -285,17 +264,6 @@ enum Part {
     Sender(Vec<(Instant, Option<Instant>)>),
     /// What was heard, and when.
     Reader(Vec<(usize, Instant)>),
-}
-
-/// Both sockets of a session, joined.
-async fn set_up(plan: &Plan, nodes: [SocketAddr; 2], name: &str) -> anyhow::Result<[Socket; 2]> {
-    let token = token(&plan.secret, &format!("user-of-{name}"));
-    let join = json!({ "sessionId": name });
-    let mut b = Socket::connect(nodes[1], &token).await.context("node B")?;
-    b.call("session:join", &join).await.context("node B")?;
-    let mut a = Socket::connect(nodes[0], &token).await.context("node A")?;
-    a.call("session:join", &join).await.context("node A")?;
-    Ok([a, b])
 }
 
 /// Sends at the given times; takes what comes back meanwhile.

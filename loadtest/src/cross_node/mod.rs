@@ -19,10 +19,10 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::client::Socket;
+use crate::client::{Socket, joined_pair};
 use crate::nodes::{Nodes, address_of};
+use crate::options;
 use crate::process::{Machine, Process};
-use crate::token::token;
 
 use figures::{Cpu, Figures, Window};
 use listener::{Ask, Heard, listen};
@@ -66,18 +66,8 @@ pub fn command() -> Command {
                 .value_name("URL")
                 .help("a node that is there already, twice: A, B; they need JWT_SECRET as here"),
         )
-        .arg(
-            Arg::new("bin")
-                .long("bin")
-                .value_parser(value_parser!(PathBuf))
-                .help("the server's program [default: tokencast beside this one]"),
-        )
-        .arg(
-            Arg::new("out")
-                .long("out")
-                .value_parser(value_parser!(PathBuf))
-                .help("a file for the result, as JSON"),
-        )
+        .arg(options::bin())
+        .arg(options::out())
         .after_help("TEST_REDIS_URL and TEST_DATABASE_URL say what the nodes use.")
 }
 
@@ -111,7 +101,6 @@ impl Plan {
         if nodes.is_some() && secret.is_none() {
             bail!("JWT_SECRET: needed with --node, the nodes' own");
         }
-        let beside = std::env::current_exe().context("find this program")?;
         let url = |name: &str| {
             std::env::var(name).with_context(|| format!("{name}: run this by dev/services.sh"))
         };
@@ -123,12 +112,7 @@ impl Plan {
             stream_delay: matches.get_one("stream-delay").cloned().unwrap_or_default(),
             runs: number("runs"),
             nodes,
-            bin: match matches.get_one::<PathBuf>("bin") {
-                Some(bin) => {
-                    bin.canonicalize().with_context(|| format!("--bin: {}", bin.display()))?
-                }
-                None => beside.with_file_name("tokencast"),
-            },
+            bin: options::bin_of(matches)?,
             out: matches.get_one("out").cloned(),
             redis: url("TEST_REDIS_URL")?,
             database: url("TEST_DATABASE_URL")?,
@@ -221,7 +205,7 @@ async fn measure(plan: &Plan, number: u32, nodes: [SocketAddr; 2]) -> anyhow::Re
         .map(|session| {
             let name = format!("bench-{started}-{number}-{session}");
             async move {
-                let pair = set_up(plan, nodes, &name).await;
+                let pair = joined_pair(&plan.secret, nodes, &name).await;
                 Ok((session, name.clone(), pair.with_context(|| format!("set up {name}"))?))
             }
         })
@@ -253,17 +237,6 @@ async fn measure(plan: &Plan, number: u32, nodes: [SocketAddr; 2]) -> anyhow::Re
         heard[session as usize][socket] = had;
     }
     Ok(Figures::of(&heard, f64::from(plan.rate), window, load_before))
-}
-
-/// Both sockets of a session, joined, on B first.
-async fn set_up(plan: &Plan, nodes: [SocketAddr; 2], name: &str) -> anyhow::Result<[Socket; 2]> {
-    let token = token(&plan.secret, &format!("user-of-{name}"));
-    let join = serde_json::json!({ "sessionId": name });
-    let mut b = Socket::connect(nodes[1], &token).await.context("node B")?;
-    b.call("session:join", &join).await.context("node B")?;
-    let mut a = Socket::connect(nodes[0], &token).await.context("node A")?;
-    a.call("session:join", &join).await.context("node A")?;
-    Ok([a, b])
 }
 
 /// Waits until all has warmed up, and notes what is used up while it is measured.
