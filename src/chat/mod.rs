@@ -25,11 +25,10 @@ use tokio::sync::mpsc;
 
 use crate::adapter::{Absence, SharedAdapter};
 use crate::domain::{
-    AgentId, Command, Error, MessageId, Moderation, NodeId, Rates, Reply, SessionId, Timestamp,
-    UserId,
+    AgentId, Command, Error, Moderation, NodeId, Rates, Reply, SessionId, Timestamp, UserId,
 };
 use crate::generation::{Generations, Voice};
-use crate::hub::{Hub, Reader, Standing};
+use crate::hub::{FromStore, Hub, Reader, Standing};
 use crate::lifecycle::Tasks;
 use crate::outbox::{Delivered, Outbox};
 use crate::store::{Outgoing, SharedStore};
@@ -133,7 +132,7 @@ pub struct Done {
 #[derive(Debug)]
 pub struct Waiting {
     session: SessionId,
-    known: HashSet<MessageId>,
+    from_store: FromStore,
 }
 
 /// What conversations are made of.
@@ -237,7 +236,8 @@ impl Chat {
         self.leave(visit, session).await;
     }
 
-    /// Carries out a reader's command.
+    /// Carries out a reader's command. `event` is what the client called it: the limits count each
+    /// name by itself.
     ///
     /// # Errors
     /// What the client is to be told; nothing was changed then, but that a refused request for a
@@ -245,13 +245,19 @@ impl Chat {
     ///
     /// # Cancel safety
     /// Dropped, it may have happened; [`Chat::depart`] cleans up after it.
-    pub async fn execute(&self, visit: &mut Visit, command: Command) -> Result<Done, Error> {
+    pub async fn execute(
+        &self,
+        visit: &mut Visit,
+        command: Command,
+        _event: &str,
+    ) -> Result<Done, Error> {
         let caller = &visit.caller;
         let reply = match command {
             Command::Join(join) => {
                 self.count_join(visit, &join.session).await?;
                 return self.join(visit, join).await;
             }
+            Command::Identify { .. } | Command::JoinPersona { .. } => todo!(),
             Command::Leave { session } => {
                 self.leave(visit, &session).await;
                 Reply::Left
@@ -295,7 +301,7 @@ impl Chat {
 
     /// Lets live events through, after what was missed while the answer was made.
     pub fn go_live(&self, visit: &Visit, waiting: Waiting) {
-        self.shared.hub.go_live(&waiting.session, visit.reader.id(), waiting.known);
+        self.shared.hub.go_live(&waiting.session, visit.reader.id(), waiting.from_store);
     }
 
     /// The reader can take more: offers it what it is owed.

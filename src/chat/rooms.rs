@@ -11,6 +11,7 @@ use crate::domain::{
     Access, Action, ActiveGeneration, Error, ErrorCode, GenerationId, Joined, Message, Reply,
     SessionId, Signal,
 };
+use crate::hub::{Entered, FromStore, Start};
 use crate::store::Missed;
 
 /// The most missed messages that a join brings.
@@ -74,7 +75,10 @@ impl Chat {
         };
         Ok(Done {
             reply: Reply::Joined(Box::new(joined)),
-            waiting: Some(Waiting { session: id, known }),
+            waiting: Some(Waiting {
+                session: id,
+                from_store: FromStore { known, ended: Vec::new() },
+            }),
         })
     }
 
@@ -93,8 +97,10 @@ impl Chat {
         for _ in 0..JOIN_ATTEMPTS {
             let reader = visit.reader.clone();
             let stands = standing(&access);
-            let joined = match shared.hub.join(&id, reader, stands, texts).await {
-                Ok(active) => shared.see(&visit.caller, &id).await.map(|access| (access, active)),
+            let joined = match shared.hub.join(&id, reader, stands, Start::Now(texts)).await {
+                Ok(Entered { active, .. }) => {
+                    shared.see(&visit.caller, &id).await.map(|access| (access, active))
+                }
                 Err(error) => Err(unavailable(error)),
             };
             match joined {

@@ -3,10 +3,13 @@
 use super::failure::{RETRY_AFTER, stored};
 use super::moderation::moderate;
 use super::presence::passing;
-use super::{Caller, Chat, Shared, Visit};
+use super::{Caller, Chat, Shared, Visit, Waiting};
 use crate::adapter::Notice;
 use crate::domain::command::{Join, RequestStream};
-use crate::domain::{Action, Error, ErrorCode, Generation, GenerationId, Message, Reply};
+use crate::domain::{
+    Action, Cursor, Error, ErrorCode, Generation, GenerationId, Message, MessageId, Reply,
+    SessionId,
+};
 use crate::store::{Accepted, NewGeneration, StopRequested};
 
 impl Chat {
@@ -17,6 +20,50 @@ impl Chat {
     /// What the client is to be told; nothing was changed then.
     pub async fn stop(&self, caller: &Caller, id: GenerationId) -> Result<(), Error> {
         self.shared.stop_stream(caller, id).await
+    }
+
+    /// Stores a prompt and has an agent answer it; the answer is heard by whoever has joined the
+    /// session.
+    ///
+    /// # Errors
+    /// What the client is to be told; nothing was changed then, but that the session may have been
+    /// made.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may have happened.
+    pub async fn request(&self, _caller: &Caller, _request: RequestStream) -> Result<Reply, Error> {
+        todo!()
+    }
+
+    /// Has a reader that asks nothing hear a session: from now on, or exactly after `after`. A
+    /// session that does not exist is made, where that is allowed. To be followed by
+    /// [`Chat::go_live`].
+    ///
+    /// # Errors
+    /// What the client is to be told; the reader has not joined then.
+    ///
+    /// # Cancel safety
+    /// Dropped, the reader may have joined: [`Chat::depart`].
+    pub async fn watch(
+        &self,
+        _visit: &mut Visit,
+        _session: SessionId,
+        _after: Option<Cursor>,
+    ) -> Result<Waiting, Error> {
+        todo!()
+    }
+
+    /// Counts a request for a stream token, which may be bound to a session that the caller may
+    /// see, or make.
+    ///
+    /// # Errors
+    /// What the client is to be told.
+    pub async fn may_watch(
+        &self,
+        _caller: &Caller,
+        _session: Option<&SessionId>,
+    ) -> Result<(), Error> {
+        todo!()
     }
 }
 
@@ -56,6 +103,7 @@ impl Shared {
         let new = NewGeneration {
             session: request.session,
             user: visit.caller.user.clone(),
+            prompt_id: MessageId::new(),
             prompt,
             client_message_id: request.client_message_id,
             agent,

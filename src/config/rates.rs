@@ -39,17 +39,17 @@ fn rate(entry: &str) -> Result<(Action, Rate), Expected> {
     };
     let (name, rate) = entry.split_once('=').ok_or_else(expected)?;
     let (name, rate) = (name.trim(), rate.trim());
-    let action = Action::ALL.iter().find(|action| action.name() == name).ok_or_else(|| {
+    let action = Action::named(name).ok_or_else(|| {
         let names: Vec<_> = Action::ALL.iter().map(|action| action.name()).collect();
         format!("names of {}, not {}", names.join(", "), quoted(name))
     })?;
     if rate == "0" {
-        return Ok((*action, Rate::per_minute(0)));
+        return Ok((action, Rate::per_minute(0)));
     }
     let (count, window) = rate.split_once('/').ok_or_else(expected)?;
     let count = parse::count(count.trim_end()).map_err(|_| expected())?;
     let window = rate_window(window.trim_start()).map_err(|_| expected())?;
-    Ok((*action, Rate { count, window }))
+    Ok((action, Rate { count, window }))
 }
 
 #[cfg(test)]

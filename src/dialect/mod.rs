@@ -1,13 +1,18 @@
 //! Vocabularies: how one family of frontends asks ([`Dialect::decode`]) and what it hears
-//! ([`Dialect::encode`]).
+//! ([`Vocabulary::encode`]).
 //!
 //! Pure: a dialect knows JSON and the domain, no transport, no runtime and no other dialect. A
 //! new one is one file and one line in [`Dialects::new`].
 
+mod conversation;
 mod fields;
 mod ids;
 pub mod payload;
+mod persona;
 mod session;
+mod spec;
+mod sse;
+mod subscribe;
 pub mod wire;
 
 use std::sync::Arc;
@@ -16,23 +21,28 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 pub use self::ids::Ids;
+pub use self::spec::{CommandSpec, EventSpec, SchemaOf};
 use crate::domain::{
-    Command, Error, Event, GenerationId, MessageId, PresenceChange, Reply, SessionId, Signal,
+    AgentId, Command, Cursor, Error, Event, GenerationId, MessageId, PresenceChange, Reply,
+    SessionId, Signal,
 };
 
 /// An event on its way to a client: the same bytes for every reader of the dialect.
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// The event's name. Plain ASCII that JSON does not escape.
+    /// The event's name. Plain ASCII that JSON does not escape; empty for an event without a name,
+    /// which only SSE has.
     pub event: &'static str,
     /// Its one argument.
     pub payload: Arc<RawValue>,
+    /// Where a reader stands that has it, where its transport tells that.
+    pub cursor: Option<Arc<str>>,
 }
 
 impl Frame {
     /// An event with one argument.
     pub fn new<T: Serialize>(event: &'static str, payload: &T) -> Self {
-        Self { event, payload: raw(payload).into() }
+        Self { event, payload: raw(payload).into(), cursor: None }
     }
 
     /// The bytes it takes as a Socket.IO packet of a namespace with this name,
@@ -60,6 +70,8 @@ pub struct TextShown<'a> {
     pub so_far: &'a str,
     /// Tokens up to the end of `delta`.
     pub tokens: u64,
+    /// Where a reader stands that has it, where that is known.
+    pub cursor: Option<&'a Cursor>,
 }
 
 /// What a reader is shown.
@@ -71,6 +83,18 @@ pub enum Shown<'a> {
         event: &'a Event,
         /// See above.
         seq: u64,
+        /// Where a reader stands that has it; `None` while the log does not have the event.
+        cursor: Option<&'a Cursor>,
+    },
+    /// To a reader that has just joined: this answer is being written. What there is of its text
+    /// follows, from the start or, where the reader has a part of it, from there.
+    Running {
+        /// Which.
+        generation: GenerationId,
+        /// The answer's id.
+        message: MessageId,
+        /// Who answers.
+        agent: &'a AgentId,
     },
     /// New text.
     Text(TextShown<'a>),
@@ -84,6 +108,7 @@ impl Shown<'_> {
         match self {
             Self::Event { event, .. } => event.kind.brings(),
             Self::Text(text) => Some(text.message),
+            Self::Running { message, .. } => Some(*message),
             Self::Signal(_) => None,
         }
     }
@@ -124,23 +149,13 @@ pub struct Answer {
     pub frames: Vec<Frame>,
 }
 
-/// One vocabulary.
-pub trait Dialect: Send + Sync {
+/// How a session is shown: all that the hub has to know of a dialect, and all there is of SSE.
+pub trait Vocabulary: Send + Sync {
     /// Its name in the handshake and in metrics.
     fn name(&self) -> &'static str;
 
-    /// The events it understands.
-    fn commands(&self) -> &'static [&'static str];
-
     /// The events it sends.
-    fn shown(&self) -> &'static [&'static str];
-
-    /// Understands an event.
-    ///
-    /// # Errors
-    /// `INVALID` where it does not know the event, or the payload has the wrong shape, size or
-    /// values; the message names the field.
-    fn decode(&self, event: &str, args: &[&RawValue]) -> Result<Command, Error>;
+    fn shown(&self) -> &'static [EventSpec];
 
     /// The events that show this to a reader, in order; none where this dialect has no word for
     /// it.
@@ -148,6 +163,26 @@ pub trait Dialect: Send + Sync {
 
     /// Says that somebody came or went. `None` where this dialect has no word for it.
     fn presence(&self, change: &PresenceChange) -> Option<Frame>;
+}
+
+/// One vocabulary of sockets, which also ask.
+pub trait Dialect: Vocabulary {
+    /// The events it understands.
+    fn commands(&self) -> &'static [CommandSpec];
+
+    /// Whether an event is one of this dialect's, as far as its name and the presence of fields
+    /// tell; `payload` is its first argument, where that is an object. By the first event that
+    /// only one dialect claims, a socket's dialect is settled.
+    fn claims(&self, event: &str, _payload: &serde_json::Map<String, serde_json::Value>) -> bool {
+        self.commands().iter().any(|command| command.name == event)
+    }
+
+    /// Understands an event.
+    ///
+    /// # Errors
+    /// `INVALID` where it does not know the event, or the payload has the wrong shape, size or
+    /// values; the message names the field.
+    fn decode(&self, event: &str, args: &[&RawValue]) -> Result<Command, Error>;
 
     /// Says that the reader may not see a session any more, and has been taken out of it.
     fn revoked(&self, session: &SessionId) -> Frame;
@@ -161,20 +196,22 @@ pub trait Dialect: Send + Sync {
     /// The error event for a command that carried no acknowledgement.
     fn error(&self, refusal: &Refusal<'_>) -> Frame;
 
-    /// Says that the node is about to close the connection.
-    fn shutdown(&self, reconnect_in: std::time::Duration) -> Frame;
+    /// Says that the node is about to close the connection, where the dialect has a word for it.
+    fn shutdown(&self, reconnect_in: std::time::Duration) -> Option<Frame>;
 
-    /// Says that the connection is about to be closed for its age.
-    fn timeout(&self) -> Frame;
+    /// Says that the connection is about to be closed for its age, where the dialect has a word
+    /// for it.
+    fn timeout(&self) -> Option<Frame>;
 }
 
-/// All dialects, by name and by index. The order is fixed for the life of the process.
+/// All vocabularies, by name and by index. The order is fixed for the life of the process.
 #[derive(Clone)]
 pub struct Dialects {
-    all: Arc<[Arc<dyn Dialect>]>,
+    sockets: Arc<[Arc<dyn Dialect>]>,
+    sse: Arc<dyn Vocabulary>,
 }
 
-/// A dialect's place in [`Dialects`].
+/// A vocabulary's place in [`Dialects`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DialectIndex(usize);
 
@@ -182,49 +219,102 @@ impl Dialects {
     /// Every dialect there is. `cumulative`: each chunk carries the whole text so far, where the
     /// dialect has a place for it (`STREAM_CHUNK_CONTENT`).
     pub fn new(cumulative: bool) -> Self {
-        Self { all: Arc::new([Arc::new(session::SessionDialect { cumulative })]) }
+        Self::from(vec![
+            Arc::new(session::SessionDialect { cumulative }) as Arc<dyn Dialect>,
+            Arc::new(subscribe::SubscribeDialect),
+            Arc::new(conversation::ConversationDialect),
+            Arc::new(persona::PersonaDialect),
+        ])
     }
 
-    /// How many there are; indices are below it.
-    pub fn len(&self) -> usize {
-        self.all.len()
+    /// How many vocabularies there are, that of SSE included; slots are below it.
+    pub fn slots(&self) -> usize {
+        self.sockets.len() + 1
     }
 
-    /// Never: there is always one.
-    pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-
-    /// The dialect of this name.
+    /// The dialect of this name, where sockets speak it.
     pub fn by_name(&self, name: &str) -> Option<DialectIndex> {
-        self.all.iter().position(|dialect| dialect.name() == name).map(DialectIndex)
+        self.sockets.iter().position(|dialect| dialect.name() == name).map(DialectIndex)
+    }
+
+    /// The first and native one: that of sockets that have not settled on another.
+    pub fn native(&self) -> DialectIndex {
+        DialectIndex(0)
+    }
+
+    /// What SSE readers are shown.
+    pub fn sse(&self) -> DialectIndex {
+        DialectIndex(self.sockets.len())
     }
 
     /// The dialect at an index.
+    ///
+    /// # Panics
+    /// For that of SSE, which no socket speaks.
     pub fn get(&self, index: DialectIndex) -> &dyn Dialect {
-        &*self.all[index.0]
+        &*self.sockets[index.0]
     }
 
-    /// The events that any of them understands.
+    /// How a reader with this index is shown things.
+    pub fn vocabulary(&self, index: DialectIndex) -> &dyn Vocabulary {
+        match self.sockets.get(index.0) {
+            Some(dialect) => &**dialect,
+            None => &*self.sse,
+        }
+    }
+
+    /// All that sockets speak, in their order.
+    pub fn sockets(&self) -> impl Iterator<Item = &dyn Dialect> {
+        self.sockets.iter().map(|dialect| &**dialect)
+    }
+
+    /// The dialect that a socket speaks whose first understood event this is: the only one that
+    /// claims it; where several do, `default` if it is among them, else the first. `None` where
+    /// none does.
+    pub fn settle(
+        &self,
+        event: &str,
+        args: &[&RawValue],
+        default: DialectIndex,
+    ) -> Option<DialectIndex> {
+        let payload = args.first().and_then(|first| serde_json::from_str(first.get()).ok());
+        let payload = payload.unwrap_or_default();
+        let mut claimed = (0..self.sockets.len())
+            .map(DialectIndex)
+            .filter(|index| self.get(*index).claims(event, &payload));
+        let first = claimed.next()?;
+        Some(if claimed.any(|index| index == default) { default } else { first })
+    }
+
+    /// The events that any of them understands, each once.
     pub fn commands(&self) -> Vec<&'static str> {
-        self.all.iter().flat_map(|dialect| dialect.commands()).copied().collect()
+        let all = self.sockets().flat_map(|dialect| dialect.commands());
+        once(all.map(|command| command.name))
     }
 
-    /// The events that any of them sends.
+    /// The events that any dialect of sockets sends, each once.
     pub fn shown(&self) -> Vec<&'static str> {
-        self.all.iter().flat_map(|dialect| dialect.shown()).copied().collect()
+        let all = self.sockets().flat_map(|dialect| dialect.shown());
+        once(all.map(|event| event.name))
     }
+}
+
+fn once(names: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
+    let mut names: Vec<_> = names.collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 impl From<Vec<Arc<dyn Dialect>>> for Dialects {
     /// These, in this order.
     fn from(all: Vec<Arc<dyn Dialect>>) -> Self {
-        Self { all: all.into() }
+        Self { sockets: all.into(), sse: Arc::new(sse::Sse) }
     }
 }
 
 impl DialectIndex {
-    /// Its place, for arrays with one slot for each dialect.
+    /// Its place, for arrays with one slot for each vocabulary.
     pub fn slot(self) -> usize {
         self.0
     }

@@ -1,6 +1,6 @@
 //! What a client may ask, decoded and with its shape checked, whoever's words it came in.
 
-use super::{AgentId, GenerationConfig, GenerationId, MessageId, NewAttachment, SessionId};
+use super::{AgentId, GenerationConfig, GenerationId, MessageId, NewAttachment, SessionId, UserId};
 
 /// The most bytes a client's own message id may have.
 pub const CLIENT_MESSAGE_ID_BYTES_MAX: usize = 128;
@@ -11,8 +11,18 @@ pub const EMOJI_BYTES_MAX: usize = 64;
 /// A client's request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
+    /// Say who one is, where the connection did not.
+    Identify {
+        /// Who.
+        user: UserId,
+    },
     /// Hear a session from now on.
     Join(Join),
+    /// Hear one's own session with an agent, made by asking for it.
+    JoinPersona {
+        /// Which agent.
+        agent: AgentId,
+    },
     /// Hear it no longer.
     Leave {
         /// Which.
@@ -103,4 +113,18 @@ pub struct RequestStream {
     pub config: GenerationConfig,
     /// The client's own id for the prompt, which makes a retry harmless.
     pub client_message_id: Option<String>,
+    /// How it was put.
+    pub put: Put,
+}
+
+/// How a prompt was put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// As a request to an agent.
+    AsRequest,
+    /// As a message, in a dialect whose messages are answered: it counts as one, too.
+    AsMessage {
+        /// Whether the reader that sends it is shown it: its frontend may show it by itself.
+        echo: bool,
+    },
 }

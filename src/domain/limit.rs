@@ -32,12 +32,16 @@ macro_rules! actions {
             /// All of them.
             pub const ALL: &'static [Self] = &[$(Self::$action,)+];
 
-            /// Its name in `RATE_LIMITS` and in metrics: that of the event in the dialect
-            /// `session`, where there is one.
+            /// Its name in `RATE_LIMITS` and in metrics: that of the event, where there is one.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$action => $name,)+
                 }
+            }
+
+            /// What an event of this name is counted as.
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|action| action.name() == name)
             }
 
             /// Its own default; `None`: the one that all others share.
@@ -55,8 +59,16 @@ macro_rules! actions {
 actions! {
     /// Joining a session, unless the user was in it a moment ago.
     Join = "session:join", 5 a minute;
+    /// The same, in the dialect `subscribe`.
+    Subscribe = "subscribe", 5 a minute;
+    /// The same, in `conversation` and `persona`.
+    ChatJoin = "chat:join", 5 a minute;
     /// Sending a message.
     Send = "message:send", 30 a minute;
+    /// The same, in `conversation`.
+    ChatSend = "chat:send", 30 a minute;
+    /// The same, in `persona`.
+    ChatMessage = "chat:message", 30 a minute;
     /// Editing one.
     Edit = "message:edit", 20 a minute;
     /// Deleting one.
@@ -67,8 +79,16 @@ actions! {
     React = "message:reaction", 60 a minute;
     /// Saying that one types.
     Type = "typing:start", 100 a minute;
+    /// The same, in `conversation`.
+    ChatType = "chat:typing", 100 a minute;
+    /// Saying who one is.
+    ChatAuth = "chat:auth";
     /// Asking an agent.
     Request = "stream:request", 10 a minute;
+    /// Asking for a stream token.
+    InitStream = "stream:init", 10 a minute;
+    /// Opening an SSE stream.
+    OpenStream = "stream:open", 30 a minute;
     /// Reading over REST.
     Read = "read", 300 a minute;
     /// Making a session.

@@ -7,6 +7,7 @@
 
 pub mod chunk;
 pub mod command;
+pub mod cursor;
 pub mod error;
 pub mod event;
 pub mod generation;
@@ -21,6 +22,7 @@ pub mod timestamp;
 
 pub use chunk::Chunk;
 pub use command::Command;
+pub use cursor::{Cursor, InvalidCursor, TextCursor};
 pub use error::{Error, ErrorCode};
 pub use event::{Event, EventKind, Position, Revoked, Signal};
 pub use generation::{Generation, GenerationConfig, Outcome, Status, StopReason, Usage};
@@ -28,7 +30,7 @@ pub use ids::{AgentId, AttachmentId, EventId, GenerationId, MessageId, NodeId, S
 pub use limit::{Action, Moderation, Rate, Rates};
 pub use message::{Attachment, Author, Message, NewAttachment, Reaction, ReactionCounts};
 pub use presence::{Presence, PresenceChange};
-pub use reply::{ActiveGeneration, Joined, Reply};
+pub use reply::{ActiveGeneration, Joined, JoinedPersona, Reply};
 pub use session::{Access, Member, Membership, Session, SessionChange, Visibility};
 pub use text::Text;
 pub use timestamp::Timestamp;

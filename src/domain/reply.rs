@@ -2,13 +2,19 @@
 
 use std::sync::Arc;
 
-use super::{AgentId, GenerationId, Membership, Message, MessageId, Session, Timestamp, UserId};
+use super::{
+    AgentId, GenerationId, Membership, Message, MessageId, Session, SessionId, Timestamp, UserId,
+};
 
 /// A command's answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
+    /// To `Identify`.
+    Identified,
     /// To `Join`.
     Joined(Box<Joined>),
+    /// To `JoinPersona`.
+    JoinedPersona(Box<JoinedPersona>),
     /// To `Leave`.
     Left,
     /// To `Send`.
@@ -66,6 +72,17 @@ pub struct Joined {
     pub missed: Option<Vec<Message>>,
     /// Whether there is more of that.
     pub has_more: bool,
+}
+
+/// What a reader that has joined its session with an agent is told first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JoinedPersona {
+    /// The session.
+    pub session: SessionId,
+    /// The agent.
+    pub agent: AgentId,
+    /// The last ten messages, oldest first.
+    pub messages: Vec<Message>,
 }
 
 /// An answer that is being written.

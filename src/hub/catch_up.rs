@@ -4,7 +4,7 @@ use super::members::Behind;
 use super::show::is_shown;
 use super::tail::{Recent, TailState};
 use super::{Offer, ReaderId};
-use crate::dialect::{Dialect, Dialects, Frame, Shown, TextShown};
+use crate::dialect::{Dialects, Frame, Shown, TextShown, Vocabulary};
 use crate::domain::text::utf16_len;
 use crate::domain::{EventKind, SessionId};
 use crate::telemetry::metrics;
@@ -14,7 +14,7 @@ impl TailState {
     /// each answer joined into one text before its end, and of each running answer after them.
     pub(super) fn catch_up(&mut self, dialects: &Dialects, id: ReaderId) {
         let Some((reader, mut behind, known)) = self.members.owed(id) else { return };
-        let dialect = dialects.get(reader.dialect());
+        let dialect = dialects.vocabulary(reader.dialect());
         let kept_from = self.applied - self.recent.len() as u64;
         if behind.applied < kept_from {
             tracing::info!(session = %self.session, "a reader fell behind what is kept");
@@ -51,6 +51,7 @@ impl TailState {
                     delta,
                     so_far: running.text.as_str(),
                     tokens: running.tokens,
+                    cursor: None,
                 }),
             );
             metrics::handles().coalesced_chunks.increment(1);
@@ -66,7 +67,7 @@ impl TailState {
 
 /// What a member that stands at `behind` is shown of one event.
 fn owed_event(
-    dialect: &dyn Dialect,
+    dialect: &dyn Vocabulary,
     session: &SessionId,
     recent: &Recent,
     behind: &Behind,
@@ -87,13 +88,15 @@ fn owed_event(
                     delta,
                     so_far: &answer.content,
                     tokens: answer.tokens.unwrap_or(0),
+                    cursor: None,
                 }),
             );
             metrics::handles().coalesced_chunks.increment(1);
         }
     }
     if is_shown(&event.kind) {
-        frames.extend(dialect.encode(session, Shown::Event { event, seq: recent.seq }));
+        frames
+            .extend(dialect.encode(session, Shown::Event { event, seq: recent.seq, cursor: None }));
     }
     frames
 }

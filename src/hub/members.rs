@@ -192,7 +192,7 @@ impl Members {
         except: Option<&UserId>,
         place: impl Fn() -> Option<Behind>,
     ) {
-        let mut encoded: Vec<Option<Vec<Frame>>> = vec![None; dialects.len()];
+        let mut encoded: Vec<Option<Vec<Frame>>> = vec![None; dialects.slots()];
         let mut gone = Vec::new();
         let about = shown.brings();
         for member in &mut self.0 {
@@ -204,7 +204,7 @@ impl Members {
             }
             let dialect = member.reader.dialect();
             let frames = encoded[dialect.slot()]
-                .get_or_insert_with(|| dialects.get(dialect).encode(session, shown));
+                .get_or_insert_with(|| dialects.vocabulary(dialect).encode(session, shown));
             if frames.is_empty() {
                 continue;
             }

@@ -22,7 +22,8 @@ use std::time::Duration;
 use crate::adapter::{AdapterError, Feed, News, SharedAdapter};
 use crate::dialect::{DialectIndex, Dialects, Frame};
 use crate::domain::{
-    ActiveGeneration, Chunk, Event, GenerationId, MessageId, Position, SessionId, Signal, UserId,
+    ActiveGeneration, Chunk, Cursor, Event, GenerationId, MessageId, Position, SessionId, Signal,
+    UserId,
 };
 use crate::lifecycle::Tasks;
 
@@ -78,6 +79,35 @@ pub enum Standing {
     Belongs,
     /// The session is open.
     Guest,
+}
+
+/// From where a reader that joins is shown a session.
+#[derive(Debug, Clone, Copy)]
+pub enum Start<'a> {
+    /// From now on; of the running answers from these offsets (UTF-16) on, else from the start.
+    Now(&'a [(GenerationId, u64)]),
+    /// Exactly after this, where what came since is still kept.
+    After(&'a Cursor),
+}
+
+/// What a reader finds that has joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entered {
+    /// The answers that are being written.
+    pub active: Vec<ActiveGeneration>,
+    /// `false`: it starts after a cursor, and what came after that is not all kept. What was
+    /// finished since is to be had from the store, and given to [`Hub::go_live`].
+    pub is_whole: bool,
+}
+
+/// What a reader was given, or is to be given, from the store.
+#[derive(Debug, Clone, Default)]
+pub struct FromStore {
+    /// It has these: what brings them is not offered to it; what changes them is.
+    pub known: HashSet<MessageId>,
+    /// The ends of answers, in the order of the session, to be offered before anything else; of
+    /// each its text first, as far as the reader's cursor says that it is missing. At most a page.
+    pub ended: Vec<Arc<Event>>,
 }
 
 /// How the hub behaves.
@@ -174,10 +204,9 @@ impl Hub {
         self.shared.roster.disconnect(user)
     }
 
-    /// Makes a reader a member of a session, standing at its present end; of the running answers
-    /// it is owed the text from the offsets in `texts` (UTF-16) on, else from the start. Nothing
-    /// is offered to it before [`Hub::go_live`], and nothing in between is missed. A reader that
-    /// is a member keeps its place, with the new standing.
+    /// Makes a reader a member of a session, standing at `start`. Nothing is offered to it before
+    /// [`Hub::go_live`], and nothing in between is missed. A reader that is a member keeps its
+    /// place, with the new standing.
     ///
     /// A revocation that was applied before does not concern it: where it may have come after
     /// access was looked up, access has to be looked up again once this has answered.
@@ -192,8 +221,12 @@ impl Hub {
         session: &SessionId,
         reader: Arc<dyn Reader>,
         standing: Standing,
-        texts: &[(GenerationId, u64)],
-    ) -> Result<Vec<ActiveGeneration>, AdapterError> {
+        start: Start<'_>,
+    ) -> Result<Entered, AdapterError> {
+        let texts = match start {
+            Start::Now(texts) => texts,
+            Start::After(_) => todo!(),
+        };
         loop {
             let tail = self.shared.tail(session);
             let mut gate = tail.gate.lock().await;
@@ -208,18 +241,21 @@ impl Hub {
             let mut state = tail.state();
             let behind = Behind::new(state.applied(), &state.running, texts);
             state.members.add(reader, standing, behind);
-            return Ok(state.active());
+            return Ok(Entered { active: state.active(), is_whole: true });
         }
     }
 
-    /// Offers a member what it is owed and lets it go on live. What brings the messages in `known`
-    /// is not offered, since it was given them from the store after it joined; what changes them
-    /// is.
-    pub fn go_live(&self, session: &SessionId, reader: ReaderId, known: HashSet<MessageId>) {
+    /// Offers a member what it is owed, what is `from_store` first, and lets it go on live.
+    pub fn go_live(&self, session: &SessionId, reader: ReaderId, from_store: FromStore) {
         let Some(tail) = self.shared.watched(session) else { return };
         let mut state = tail.state();
-        state.members.admit(reader, known);
+        state.members.admit(reader, from_store.known);
         state.catch_up(&self.shared.dialects, reader);
+    }
+
+    /// A member is about to send a message that it is not to be shown.
+    pub fn sends(&self, _session: &SessionId, _reader: ReaderId, _message: MessageId) {
+        todo!()
     }
 
     /// A slow reader can take more: offers it what it is owed in these sessions.

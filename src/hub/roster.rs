@@ -58,7 +58,7 @@ impl Shared {
     /// Tells the members of these sessions that a user came or went, each reader once, encoded
     /// once per dialect. The user's own devices are not told; whoever does not take it misses it.
     pub(super) fn show_presence(&self, change: &PresenceChange, sessions: &[SessionId]) {
-        let mut encoded: Vec<Option<Option<Frame>>> = vec![None; self.dialects.len()];
+        let mut encoded: Vec<Option<Option<Frame>>> = vec![None; self.dialects.slots()];
         let mut told = HashSet::new();
         for tail in sessions.iter().filter_map(|session| self.watched(session)) {
             for reader in tail.state().members.admitted() {
@@ -67,7 +67,7 @@ impl Shared {
                 }
                 let dialect = reader.dialect();
                 let frame = encoded[dialect.slot()]
-                    .get_or_insert_with(|| self.dialects.get(dialect).presence(change));
+                    .get_or_insert_with(|| self.dialects.vocabulary(dialect).presence(change));
                 if let Some(frame) = frame {
                     let _ = reader.offer(std::slice::from_ref(frame));
                 }

@@ -33,6 +33,7 @@ impl TailState {
             delta,
             so_far: running.text.as_str(),
             tokens: running.tokens,
+            cursor: None,
         });
         self.members.hand(dialects, &self.session, shown, None, || {
             let mut behind = Behind::at(self.applied, &self.running);
@@ -61,7 +62,7 @@ impl TailState {
             self.show_whole(dialects, generation, answer);
         }
         let seq = at.map_or(2, |at| self.running[at].seq + 1);
-        let shown = Shown::Event { event, seq };
+        let shown = Shown::Event { event, seq, cursor: None };
         let whole = (at.is_none()).then(|| event.kind.answer().zip(generation)).flatten();
         let place = || {
             let mut behind = Behind::at(self.applied, &self.running);
@@ -98,6 +99,7 @@ impl TailState {
             delta: &answer.content,
             so_far: &answer.content,
             tokens: answer.tokens.unwrap_or(0),
+            cursor: None,
         });
         self.members.hand(dialects, &self.session, shown, None, || {
             Some(Behind::at(self.applied, &self.running))

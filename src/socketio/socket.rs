@@ -149,7 +149,9 @@ impl<'a> Session<'a> {
                     self.carry_out(packet).await;
                 }
                 () = sleep_until(end_of_age) => {
-                    self.outlet.send(&self.outlet.line().dialect().timeout());
+                    if let Some(frame) = self.outlet.line().dialect().timeout() {
+                        self.outlet.send(&frame);
+                    }
                     self.outlet.close_transport();
                     return;
                 }
@@ -170,7 +172,7 @@ impl<'a> Session<'a> {
         self.edge.received.of(&event).increment(1);
         let Some(visit) = &mut self.visit else { return };
         let done = match command {
-            Ok(command) => self.edge.chat.execute(visit, command).await,
+            Ok(command) => self.edge.chat.execute(visit, command, &event).await,
             Err(error) => Err(error),
         };
         match done {
@@ -213,7 +215,9 @@ impl<'a> Session<'a> {
             .fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)))
             % 1000;
         let wait: Duration = spread * share / 1000;
-        self.outlet.send(&self.outlet.line().dialect().shutdown(wait));
+        if let Some(frame) = self.outlet.line().dialect().shutdown(wait) {
+            self.outlet.send(&frame);
+        }
         let close_at = Instant::now() + wait;
         loop {
             tokio::select! {

@@ -26,7 +26,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::domain::{
-    Access, AttachmentId, EventId, Generation, GenerationId, Member, Message, MessageId,
+    Access, AgentId, AttachmentId, EventId, Generation, GenerationId, Member, Message, MessageId,
     NewAttachment, NodeId, SessionChange, SessionId, UserId,
 };
 
@@ -72,6 +72,14 @@ pub trait Store: Send + Sync {
     /// answers with what `new.owner` is in the session that has it (`None` where a deleted one
     /// has it). `created` tells the two apart.
     async fn create_session(&self, new: &NewSession) -> Result<CreatedSession, StoreError>;
+
+    /// The user's own session with an agent; made, private and without a title, where there is
+    /// none. Of two that ask at once both are answered with the same.
+    async fn persona_session(
+        &self,
+        owner: &UserId,
+        agent: &AgentId,
+    ) -> Result<CreatedSession, StoreError>;
 
     /// The user's sessions, last active first (by their last message, else their making), after
     /// `after`.
@@ -267,6 +275,15 @@ pub trait Store: Send + Sync {
         last: MessageId,
         limit: u32,
     ) -> Result<Missed, StoreError>;
+
+    /// The newest `limit` generations of a session that have ended and whose answer's ordinal is
+    /// above `ordinal`, in the order of their answers.
+    async fn answers_after(
+        &self,
+        session: &SessionId,
+        ordinal: u64,
+        limit: u32,
+    ) -> Result<Vec<Answered>, StoreError>;
 
     /// At most `limit` outbox rows older than `age` by the database's clock, after `after` (a
     /// page's `next`), in the order they were stored.

@@ -28,6 +28,8 @@ pub struct NewGeneration {
     pub session: SessionId,
     /// Who asks.
     pub user: UserId,
+    /// The prompt's id.
+    pub prompt_id: MessageId,
     /// The prompt's text.
     pub prompt: String,
     /// The client's own id for the prompt.
@@ -355,4 +357,17 @@ pub struct CreatedSession {
     pub created: bool,
     /// The session that has the id; `None` where a deleted one has it.
     pub access: Option<Access>,
+}
+
+/// A generation that has ended, and its answer.
+#[derive(Debug, Clone)]
+pub struct Answered {
+    /// Which.
+    pub generation: GenerationId,
+    /// How it ended. A reason that is not stored is `EndTurn`.
+    pub outcome: Outcome,
+    /// What it cost.
+    pub usage: Usage,
+    /// The answer as it is stored now.
+    pub message: Message,
 }

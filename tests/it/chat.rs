@@ -134,7 +134,7 @@ impl Node {
 
     async fn join(&self, visit: &mut Visit, session: &SessionId) -> Result<(), ErrorCode> {
         let join = Join { session: session.clone(), last_message: None, texts: Vec::new() };
-        let done = self.chat.execute(visit, Command::Join(join)).await;
+        let done = self.chat.execute(visit, Command::Join(join), "session:join").await;
         let done = done.map_err(|error| error.code)?;
         self.chat.go_live(visit, done.waiting.unwrap());
         Ok(())

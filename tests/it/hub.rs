@@ -18,7 +18,7 @@ use tokencast::domain::{
     AgentId, Author, Chunk, Event, EventKind, GenerationId, Message, MessageId, NodeId, SessionId,
     StopReason, Timestamp, Usage,
 };
-use tokencast::hub::{Hub, HubOptions, Standing};
+use tokencast::hub::{FromStore, Hub, HubOptions, Standing, Start};
 use tokencast::lifecycle::Tasks;
 use tokio::sync::mpsc;
 
@@ -159,7 +159,7 @@ pub async fn live(node: &Node, session: &SessionId) -> Arc<TestReader> {
 
 /// The reader joins and goes live.
 async fn watch(node: &Node, session: &SessionId, reader: &Arc<TestReader>, standing: Standing) {
-    node.hub.join(session, reader.clone(), standing, &[]).await.unwrap();
+    node.hub.join(session, reader.clone(), standing, Start::Now(&[])).await.unwrap();
     node.hub.go_live(session, reader.number(), Default::default());
 }
 
@@ -213,7 +213,12 @@ async fn nothing_is_offered_before_go_live_and_the_text_so_far_is_one_chunk() {
     answer.grow(&*a.adapter, "two ").await;
 
     let reader = TestReader::new();
-    let active = b.hub.join(&session, reader.clone(), Standing::Belongs, &[]).await.unwrap();
+    let active = b
+        .hub
+        .join(&session, reader.clone(), Standing::Belongs, Start::Now(&[]))
+        .await
+        .unwrap()
+        .active;
     assert_eq!(active.len(), 1);
     assert_eq!((active[0].generation, active[0].utf16_len), (answer.generation, 8));
     answer.grow(&*a.adapter, "three ").await;
@@ -238,7 +243,7 @@ async fn a_reader_that_has_a_part_is_given_what_follows_and_a_wrong_part_counts_
     {
         let reader = TestReader::new();
         let texts = [(answer.generation, has)];
-        a.hub.join(&session, reader.clone(), Standing::Belongs, &texts).await.unwrap();
+        a.hub.join(&session, reader.clone(), Standing::Belongs, Start::Now(&texts)).await.unwrap();
         a.hub.go_live(&session, reader.number(), Default::default());
         assert_eq!(reader.deltas(answer.generation), [delta], "has {has}");
     }
@@ -252,12 +257,16 @@ async fn what_a_reader_was_given_from_the_store_is_not_shown_again() {
     answer.start(&*a.adapter).await;
     answer.grow(&*a.adapter, "text").await;
     let reader = TestReader::new();
-    a.hub.join(&session, reader.clone(), Standing::Belongs, &[]).await.unwrap();
+    a.hub.join(&session, reader.clone(), Standing::Belongs, Start::Now(&[])).await.unwrap();
     // The store had both; the log hears of them now, before and after the reader goes live.
     let stored = message(&session, MessageId::new(), Author::User, "hi");
     let new = EventKind::MessageNew(Arc::new(stored.clone()));
     a.adapter.append_event(&session, Arc::new(Event::new(new))).await.unwrap();
-    a.hub.go_live(&session, reader.number(), [stored.id, answer.message].into());
+    a.hub.go_live(
+        &session,
+        reader.number(),
+        FromStore { known: [stored.id, answer.message].into(), ended: Vec::new() },
+    );
     answer.grow(&*a.adapter, " more").await;
     answer.complete(&*a.adapter).await;
     assert!(reader.names().is_empty(), "{:?}", reader.names());

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokencast::adapter::SharedMemory;
 use tokencast::dialect::Dialects;
 use tokencast::domain::{
-    AgentId, EventId, GenerationConfig, NodeId, Position, SessionId, UserId, Visibility,
+    AgentId, EventId, GenerationConfig, MessageId, NodeId, Position, SessionId, UserId, Visibility,
 };
 use tokencast::lifecycle::Tasks;
 use tokencast::outbox::{Delivered, Outbox};
@@ -81,6 +81,7 @@ impl Cluster {
             let new = NewGeneration {
                 session: session.clone(),
                 user: UserId::new("ada").unwrap(),
+                prompt_id: MessageId::new(),
                 prompt: "hi".to_owned(),
                 client_message_id: None,
                 agent: AgentId::new("helper").unwrap(),

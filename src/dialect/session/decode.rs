@@ -1,24 +1,25 @@
 //! What a client asks in this dialect.
 
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::dialect::fields::Fields;
-use crate::dialect::payload;
-use crate::domain::command::{Join, RequestStream, SendMessage};
+use crate::dialect::{CommandSpec, payload};
+use crate::domain::command::{Join, Put, RequestStream, SendMessage};
 use crate::domain::{Command, Error, GenerationConfig, GenerationId};
 
-pub(super) const COMMANDS: &[&str] = &[
-    "message:delete",
-    "message:edit",
-    "message:reaction",
-    "message:seen",
-    "message:send",
-    "session:join",
-    "session:leave",
-    "stream:request",
-    "stream:stop",
-    "typing:start",
-    "typing:stop",
+pub(super) const COMMANDS: &[CommandSpec] = &[
+    CommandSpec::new::<Value, Value>("message:delete", ""),
+    CommandSpec::new::<Value, Value>("message:edit", ""),
+    CommandSpec::new::<Value, Value>("message:reaction", ""),
+    CommandSpec::new::<Value, Value>("message:seen", ""),
+    CommandSpec::new::<Value, Value>("message:send", ""),
+    CommandSpec::new::<Value, Value>("session:join", ""),
+    CommandSpec::new::<Value, Value>("session:leave", ""),
+    CommandSpec::new::<Value, Value>("stream:request", ""),
+    CommandSpec::new::<Value, Value>("stream:stop", ""),
+    CommandSpec::new::<Value, Value>("typing:start", ""),
+    CommandSpec::new::<Value, Value>("typing:stop", ""),
 ];
 
 /// The most answers a joining client may say it has a part of.
@@ -131,7 +132,14 @@ fn request(mut fields: Fields) -> Result<Command, Error> {
             model: config.optional_short_text("model", MODEL_BYTES_MAX)?,
         },
     };
-    Ok(Command::RequestStream(RequestStream { session, prompt, agent, config, client_message_id }))
+    Ok(Command::RequestStream(RequestStream {
+        session,
+        prompt,
+        agent,
+        config,
+        client_message_id,
+        put: Put::AsRequest,
+    }))
 }
 
 /// An id that is no UUID is one that does not exist.

@@ -1,36 +1,37 @@
 //! What readers are shown in this dialect, but for the text of answers.
 
 use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::stream::{self, StreamJson};
-use crate::dialect::Frame;
 use crate::dialect::wire::{ErrorJson, MessageJson};
+use crate::dialect::{EventSpec, Frame};
 use crate::domain::{Event, EventKind, PresenceChange, ReactionCounts, SessionId, Signal};
 
-pub(super) const SHOWN: &[&str] = &[
-    "connection:success",
-    "error",
-    "message:deleted",
-    "message:delivered",
-    "message:edited",
-    "message:new",
-    "message:reaction:update",
-    "message:seen:update",
-    "messages:missed",
-    "presence:update",
-    "server:shutdown",
-    "server:timeout",
-    "stream:chunk",
-    "stream:complete",
-    "stream:error",
-    "stream:reset",
-    "stream:resumed",
-    "stream:start",
-    "stream:stopped",
-    "typing:start",
-    "typing:stop",
-    "user:joined",
-    "user:left",
+pub(super) const SHOWN: &[EventSpec] = &[
+    EventSpec::new::<Value>("connection:success", ""),
+    EventSpec::new::<Value>("error", ""),
+    EventSpec::new::<Value>("message:deleted", ""),
+    EventSpec::new::<Value>("message:delivered", ""),
+    EventSpec::new::<Value>("message:edited", ""),
+    EventSpec::new::<Value>("message:new", ""),
+    EventSpec::new::<Value>("message:reaction:update", ""),
+    EventSpec::new::<Value>("message:seen:update", ""),
+    EventSpec::new::<Value>("messages:missed", ""),
+    EventSpec::new::<Value>("presence:update", ""),
+    EventSpec::new::<Value>("server:shutdown", ""),
+    EventSpec::new::<Value>("server:timeout", ""),
+    EventSpec::new::<Value>("stream:chunk", ""),
+    EventSpec::new::<Value>("stream:complete", ""),
+    EventSpec::new::<Value>("stream:error", ""),
+    EventSpec::new::<Value>("stream:reset", ""),
+    EventSpec::new::<Value>("stream:resumed", ""),
+    EventSpec::new::<Value>("stream:start", ""),
+    EventSpec::new::<Value>("stream:stopped", ""),
+    EventSpec::new::<Value>("typing:start", ""),
+    EventSpec::new::<Value>("typing:stop", ""),
+    EventSpec::new::<Value>("user:joined", ""),
+    EventSpec::new::<Value>("user:left", ""),
 ];
 
 #[derive(Serialize)]

@@ -13,33 +13,29 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::wire::ErrorJson;
-use super::{Answer, Dialect, Frame, Greeting, Ids, Refusal, Shown};
+use super::{
+    Answer, CommandSpec, Dialect, EventSpec, Frame, Greeting, Ids, Refusal, Shown, Vocabulary,
+};
 use crate::domain::{Command, Error, ErrorCode, PresenceChange, Reply, SessionId};
 
 pub(super) struct SessionDialect {
     pub(super) cumulative: bool,
 }
 
-impl Dialect for SessionDialect {
+impl Vocabulary for SessionDialect {
     fn name(&self) -> &'static str {
         "session"
     }
 
-    fn commands(&self) -> &'static [&'static str] {
-        decode::COMMANDS
-    }
-
-    fn shown(&self) -> &'static [&'static str] {
+    fn shown(&self) -> &'static [EventSpec] {
         encode::SHOWN
-    }
-
-    fn decode(&self, event: &str, args: &[&RawValue]) -> Result<Command, Error> {
-        decode::command(event, args)
     }
 
     fn encode(&self, session: &SessionId, shown: Shown<'_>) -> Vec<Frame> {
         match shown {
-            Shown::Event { event, seq } => encode::event(session, event, seq),
+            Shown::Event { event, seq, .. } => encode::event(session, event, seq),
+            // The answer to the join names it.
+            Shown::Running { .. } => Vec::new(),
             Shown::Text(text) => vec![stream::chunk(session, text, self.cumulative)],
             Shown::Signal(signal) => vec![encode::signal(session, signal)],
         }
@@ -47,6 +43,16 @@ impl Dialect for SessionDialect {
 
     fn presence(&self, change: &PresenceChange) -> Option<Frame> {
         Some(encode::presence(change))
+    }
+}
+
+impl Dialect for SessionDialect {
+    fn commands(&self) -> &'static [CommandSpec] {
+        decode::COMMANDS
+    }
+
+    fn decode(&self, event: &str, args: &[&RawValue]) -> Result<Command, Error> {
+        decode::command(event, args)
     }
 
     fn revoked(&self, session: &SessionId) -> Frame {
@@ -75,17 +81,18 @@ impl Dialect for SessionDialect {
         Frame::new("error", &ErrorJson::from(refusal))
     }
 
-    fn shutdown(&self, reconnect_in: Duration) -> Frame {
-        Frame::new(
+    fn shutdown(&self, reconnect_in: Duration) -> Option<Frame> {
+        Some(Frame::new(
             "server:shutdown",
             &json!({
                 "message": "This server is shutting down",
                 "reconnectInMs": u64::try_from(reconnect_in.as_millis()).unwrap_or(u64::MAX),
             }),
-        )
+        ))
     }
 
-    fn timeout(&self) -> Frame {
-        Frame::new("server:timeout", &json!({ "message": "This connection has reached its age" }))
+    fn timeout(&self) -> Option<Frame> {
+        let json = json!({ "message": "This connection has reached its age" });
+        Some(Frame::new("server:timeout", &json))
     }
 }

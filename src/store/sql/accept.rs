@@ -87,7 +87,7 @@ fn prompt(new: &NewGeneration, place: &Place) -> Message {
         attachments: Vec::new(),
         client_message_id: new.client_message_id.clone(),
     };
-    send::message(&prompt, Vec::new(), place)
+    Message { id: new.prompt_id, ..send::message(&prompt, Vec::new(), place) }
 }
 
 fn pending(new: &NewGeneration, prompt: &Message) -> Generation {

@@ -30,15 +30,15 @@ use super::{
     passes,
 };
 use crate::domain::{
-    Access, AttachmentId, EventId, Generation, GenerationId, Member, Message, MessageId,
+    Access, AgentId, AttachmentId, EventId, Generation, GenerationId, Member, Message, MessageId,
     NewAttachment, NodeId, SessionChange, SessionId, UserId,
 };
 use crate::store::connect::bounded;
 use crate::store::{
-    Accepted, Attached, Changed, CreatedSession, Finish, Finished, Found, FoundMessage, History,
-    HistoryPage, MemberAdded, Missed, NewGeneration, NewMessage, NewSession, OutboxPage, Outgoing,
-    Reacted, Seen, Sent, SessionChanged, SessionCursor, SessionPage, StopRequested, Store,
-    StoreError,
+    Accepted, Answered, Attached, Changed, CreatedSession, Finish, Finished, Found, FoundMessage,
+    History, HistoryPage, MemberAdded, Missed, NewGeneration, NewMessage, NewSession, OutboxPage,
+    Outgoing, Reacted, Seen, Sent, SessionChanged, SessionCursor, SessionPage, StopRequested,
+    Store, StoreError,
 };
 use crate::telemetry::metrics;
 
@@ -300,6 +300,23 @@ impl Store for Sql {
     ) -> Result<Missed, StoreError> {
         let missed = message::missed(&self.reads, session, last, limit);
         self.run("read missed messages", missed).await
+    }
+
+    async fn persona_session(
+        &self,
+        _owner: &UserId,
+        _agent: &AgentId,
+    ) -> Result<CreatedSession, StoreError> {
+        todo!()
+    }
+
+    async fn answers_after(
+        &self,
+        _session: &SessionId,
+        _ordinal: u64,
+        _limit: u32,
+    ) -> Result<Vec<Answered>, StoreError> {
+        todo!()
     }
 
     async fn outbox(

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use serde_json::value::RawValue;
-use tokencast::dialect::{Answer, Dialect, Dialects, Frame, Greeting, Refusal, Shown};
+use tokencast::dialect::{
+    Answer, CommandSpec, Dialect, Dialects, EventSpec, Frame, Greeting, Refusal, Shown, Vocabulary,
+};
 use tokencast::domain::{
     Command, Error, EventKind, PresenceChange, Reply, SessionId, Signal, Timestamp,
 };
@@ -24,23 +26,18 @@ pub fn two() -> (Dialects, [Arc<Plain>; 2]) {
     (Dialects::from(all), two)
 }
 
-impl Dialect for Plain {
+impl Vocabulary for Plain {
     fn name(&self) -> &'static str {
         self.name
     }
-    fn commands(&self) -> &'static [&'static str] {
+    fn shown(&self) -> &'static [EventSpec] {
         &[]
-    }
-    fn shown(&self) -> &'static [&'static str] {
-        &[]
-    }
-    fn decode(&self, _: &str, _: &[&RawValue]) -> Result<Command, Error> {
-        Err(Error::invalid("it has no commands"))
     }
     fn encode(&self, _: &SessionId, shown: Shown<'_>) -> Vec<Frame> {
         self.encoded.fetch_add(1, Ordering::SeqCst);
         let word = match shown {
             Shown::Text(_) => "text",
+            Shown::Running { .. } => "running",
             Shown::Event { event, .. } => match event.kind {
                 EventKind::MessageNew(_) => "new",
                 EventKind::MessageEdited(_) => "edited",
@@ -69,6 +66,15 @@ impl Dialect for Plain {
         let body = json!({ "user": change.user.to_string(), "online": change.online });
         Some(Frame::new("presence", &body))
     }
+}
+
+impl Dialect for Plain {
+    fn commands(&self) -> &'static [CommandSpec] {
+        &[]
+    }
+    fn decode(&self, _: &str, _: &[&RawValue]) -> Result<Command, Error> {
+        Err(Error::invalid("it has no commands"))
+    }
     fn revoked(&self, _: &SessionId) -> Frame {
         Frame::new("out", &json!({}))
     }
@@ -81,10 +87,10 @@ impl Dialect for Plain {
     fn error(&self, _: &Refusal<'_>) -> Frame {
         Frame::new("error", &json!({ "at": Timestamp::now().to_string() }))
     }
-    fn shutdown(&self, _: Duration) -> Frame {
-        Frame::new("shutdown", &json!({}))
+    fn shutdown(&self, _: Duration) -> Option<Frame> {
+        Some(Frame::new("shutdown", &json!({})))
     }
-    fn timeout(&self) -> Frame {
-        Frame::new("timeout", &json!({}))
+    fn timeout(&self) -> Option<Frame> {
+        Some(Frame::new("timeout", &json!({})))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use serde_json::json;
 use tokencast::adapter::{Feed, News, SharedMemory};
 use tokencast::domain::{PresenceChange, Timestamp, UserId};
-use tokencast::hub::Standing;
+use tokencast::hub::{Standing, Start};
 
 use super::reader::TestReader;
 use super::{memory, node, node_on, plain, session, watch};
@@ -65,7 +65,7 @@ async fn who_shares_a_session_hears_once_that_a_user_came() {
         watch(&node, &sessions[0], reader, standing).await;
     }
     full.full.store(true, Ordering::SeqCst);
-    node.hub.join(&sessions[1], held.clone(), Standing::Belongs, &[]).await.unwrap();
+    node.hub.join(&sessions[1], held.clone(), Standing::Belongs, Start::Now(&[])).await.unwrap();
     watch(&node, &sessions[2], &elsewhere, Standing::Belongs).await;
 
     let shared = vec![sessions[0].clone(), sessions[1].clone(), session()];

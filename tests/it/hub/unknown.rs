@@ -8,7 +8,7 @@ use tokencast::dialect::Dialects;
 use tokencast::domain::{
     Author, EventId, EventKind, MessageId, NodeId, Position, Timestamp, UserId,
 };
-use tokencast::hub::Standing;
+use tokencast::hub::{FromStore, Standing, Start};
 use tokencast::lifecycle::Tasks;
 
 use super::reader::TestReader;
@@ -83,7 +83,7 @@ async fn what_changes_a_message_is_shown_also_to_who_was_given_it_from_the_store
     let plain = dialects.by_name("plain").unwrap();
     let node = node_on(memory(&SharedMemory::default()), dialects);
     let reader = TestReader::of("ada", plain);
-    node.hub.join(&session, reader.clone(), Standing::Belongs, &[]).await.unwrap();
+    node.hub.join(&session, reader.clone(), Standing::Belongs, Start::Now(&[])).await.unwrap();
     let stored = message(&session, MessageId::new(), Author::User, "hi");
     let (id, user, at) = (stored.id, UserId::new("bob").unwrap(), Timestamp::now());
     let changes = [
@@ -102,7 +102,11 @@ async fn what_changes_a_message_is_shown_also_to_who_was_given_it_from_the_store
     for kind in &changes {
         happens(&node, &session, kind.clone()).await;
     }
-    node.hub.go_live(&session, reader.number(), [id].into());
+    node.hub.go_live(
+        &session,
+        reader.number(),
+        FromStore { known: [id].into(), ended: Vec::new() },
+    );
     let shown = ["edited", "reaction", "seen", "deleted"];
     assert_eq!(reader.names(), shown, "what came before it went live");
     for kind in &changes {

@@ -202,6 +202,7 @@ pub(super) fn prompt(session_id: &str, text: &str) -> NewGeneration {
     NewGeneration {
         session: session(session_id),
         user: user("ada"),
+        prompt_id: MessageId::new(),
         prompt: text.to_owned(),
         client_message_id: None,
         agent: AgentId::new("helper").unwrap(),
