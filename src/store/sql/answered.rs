@@ -26,9 +26,9 @@ impl EndedRow {
             Status::Stopped => Outcome::Stopped {
                 by: row::id_if_any(self.stop_requested)?.ok_or_else(|| lacks("who stopped it"))?,
             },
-            Status::Failed => Outcome::Failed {
-                error: self.error.ok_or_else(|| lacks("its error"))?.0.read()?,
-            },
+            Status::Failed => {
+                Outcome::Failed { error: self.error.ok_or_else(|| lacks("its error"))?.0.read()? }
+            }
             Status::Pending | Status::Streaming => return Err(lacks("an end")),
         };
         let usage = self.usage.map_or(Usage::default(), |usage| usage.0.into());

@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 
-use crate::domain::{Author, Error, ErrorCode, GenerationConfig, Membership, Status, Usage, Visibility};
+use crate::domain::{
+    Author, Error, ErrorCode, GenerationConfig, Membership, Status, Usage, Visibility,
+};
 
 /// A JSON object.
 pub(super) type Object = serde_json::Map<String, serde_json::Value>;

@@ -189,8 +189,9 @@ pub(super) async fn page(
         ),
     };
     // One more than asked for tells whether there are more.
-    let mut page =
-        sqlx::query_as::<Db, FoundSessionRow>(statement).bind(user.as_str()).bind(i64::from(limit) + 1);
+    let mut page = sqlx::query_as::<Db, FoundSessionRow>(statement)
+        .bind(user.as_str())
+        .bind(i64::from(limit) + 1);
     if let Some(after) = after {
         page = page.bind(Time::from(after.active_at)).bind(after.session.as_str());
     }
