@@ -93,7 +93,7 @@ async fn serve(mut place: Place, known: Option<Known>, stop: &CancellationToken)
         None => match stop.run_until_cancelled(lobby::wait(&mut place)).await.flatten() {
             Some(Named { known, ack }) => {
                 let session = Session::new(place, known);
-                session.answer(ack, &Reply::Identified);
+                session.answer(ack, &Reply::Identified { user: session.caller.user.clone() });
                 Some(session)
             }
             None => None,
