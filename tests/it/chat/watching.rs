@@ -266,9 +266,9 @@ async fn a_stream_may_be_asked_for_by_whoever_could_open_it() {
     assert_eq!(may(None).await.map_err(|error| error.code), Err(ErrorCode::RateLimit));
 
     let strict = cluster.node_with(|options| options.auto_create_sessions = false);
-    let refused = strict.chat.may_watch(&caller("ada"), Some(&fresh)).await;
+    let refused = strict.chat.may_watch(&caller("eve"), Some(&fresh)).await;
     assert_eq!(refused, Err(Error::not_found("session")));
-    assert_eq!(strict.chat.may_watch(&caller("ada"), Some(&open)).await, Ok(()));
+    assert_eq!(strict.chat.may_watch(&caller("eve"), Some(&open)).await, Ok(()));
 }
 
 #[tokio::test]
