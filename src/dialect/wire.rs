@@ -277,11 +277,14 @@ impl<'a> From<&'a Member> for MemberJson<'a> {
     }
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+/// Whether a user is there.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
-enum StatusJson {
+pub enum StatusJson {
+    /// With at least one connection.
     Online,
+    /// With none.
     Offline,
 }
 
@@ -346,7 +349,33 @@ pub struct ErrorJson<'a> {
     retry_after_ms: Option<u64>,
     /// What it is about: `sessionId`, `messageId`, `streamId` and the like.
     #[serde(flatten)]
+    #[schemars(with = "NamedIds")]
     ids: BTreeMap<&'static str, &'a str>,
+}
+
+/// The ids that an error may name.
+struct NamedIds;
+
+impl JsonSchema for NamedIds {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "NamedIds".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let id = generator.subschema_for::<String>();
+        let names = [
+            "sessionId",
+            "messageId",
+            "streamId",
+            "conversationId",
+            "personaId",
+            "attachmentId",
+            "userId",
+            "clientMessageId",
+        ];
+        let properties: BTreeMap<_, _> = names.into_iter().map(|name| (name, &id)).collect();
+        schemars::json_schema!({ "type": "object", "properties": properties })
+    }
 }
 
 impl<'a> ErrorJson<'a> {
@@ -397,12 +426,51 @@ impl<'a> From<&Refusal<'a>> for ErrorJson<'a> {
     }
 }
 
-/// `{ "ok": false, "error": E }`, the acknowledgement of a command that failed, in every dialect.
-pub fn failed(refusal: &Refusal<'_>) -> Box<serde_json::value::RawValue> {
-    #[derive(Serialize)]
-    struct Failed<'a> {
-        ok: bool,
-        error: ErrorJson<'a>,
+/// What `ok` is in an acknowledgement: always the same in one kind of them, which tells them apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Is<const OK: bool>;
+
+impl<const OK: bool> Serialize for Is<OK> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bool(OK)
     }
-    super::raw(&Failed { ok: false, error: refusal.into() })
+}
+
+impl<const OK: bool> JsonSchema for Is<OK> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Is".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        schemars::json_schema!({ "type": "boolean", "const": OK })
+    }
+}
+
+/// `{ "ok": true }`: done, and nothing else is to be said.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Done", description = "It was done.")]
+pub struct DoneJson {
+    ok: Is<true>,
+}
+
+impl DoneJson {
+    /// The only one.
+    pub const DONE: Self = Self { ok: Is };
+}
+
+/// `{ "ok": false, "error": E }`: a command failed.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Failed", description = "It was refused, or failed.")]
+pub struct FailedJson<'a> {
+    ok: Is<false>,
+    error: ErrorJson<'a>,
+}
+
+/// The acknowledgement of a command that failed, in every dialect.
+pub fn failed(refusal: &Refusal<'_>) -> Box<serde_json::value::RawValue> {
+    super::raw(&FailedJson { ok: Is, error: refusal.into() })
 }
