@@ -260,7 +260,7 @@ impl Chat {
             Command::Identify { .. } | Command::JoinPersona { .. } => todo!(),
             Command::Leave { session } => {
                 self.leave(visit, &session).await;
-                Reply::Left
+                Reply::Left { session }
             }
             Command::Send(new) => {
                 let session = new.session.clone();

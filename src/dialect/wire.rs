@@ -62,10 +62,20 @@ impl From<Membership> for RoleJson {
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
-enum AuthorJson {
+pub(super) enum AuthorJson {
     User,
     Assistant,
     System,
+}
+
+impl From<Author> for AuthorJson {
+    fn from(author: Author) -> Self {
+        match author {
+            Author::User => Self::User,
+            Author::Assistant => Self::Assistant,
+            Author::System => Self::System,
+        }
+    }
 }
 
 /// `Session`, as the caller sees it.
@@ -156,11 +166,7 @@ impl<'a> From<&'a Message> for MessageJson<'a> {
             session_id: message.session.as_str(),
             user_id: message.user.as_ref().map(UserId::as_str),
             agent_id: message.agent.as_ref().map(|agent| agent.as_str()),
-            role: match message.author {
-                Author::User => AuthorJson::User,
-                Author::Assistant => AuthorJson::Assistant,
-                Author::System => AuthorJson::System,
-            },
+            role: message.author.into(),
             content: &message.content,
             metadata: &message.metadata,
             tokens: message.tokens,
@@ -426,51 +432,16 @@ impl<'a> From<&Refusal<'a>> for ErrorJson<'a> {
     }
 }
 
-/// What `ok` is in an acknowledgement: always the same in one kind of them, which tells them apart.
-#[derive(Debug, Clone, Copy)]
-pub struct Is<const OK: bool>;
-
-impl<const OK: bool> Serialize for Is<OK> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bool(OK)
-    }
-}
-
-impl<const OK: bool> JsonSchema for Is<OK> {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Is".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        schemars::json_schema!({ "type": "boolean", "const": OK })
-    }
-}
-
-/// `{ "ok": true }`: done, and nothing else is to be said.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "Done", description = "It was done.")]
-pub struct DoneJson {
-    ok: Is<true>,
-}
-
-impl DoneJson {
-    /// The only one.
-    pub const DONE: Self = Self { ok: Is };
-}
-
 /// `{ "ok": false, "error": E }`: a command failed.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Failed", description = "It was refused, or failed.")]
 pub struct FailedJson<'a> {
-    ok: Is<false>,
+    #[schemars(extend("const" = false))]
+    ok: bool,
     error: ErrorJson<'a>,
 }
 
 /// The acknowledgement of a command that failed, in every dialect.
 pub fn failed(refusal: &Refusal<'_>) -> Box<serde_json::value::RawValue> {
-    super::raw(&FailedJson { ok: Is, error: refusal.into() })
+    super::raw(&FailedJson { ok: false, error: refusal.into() })
 }

@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::dialect::wire::{DoneJson, Is, MessageJson, SessionJson};
+use crate::dialect::acks::DoneJson;
+use crate::dialect::wire::{MessageJson, SessionJson};
 use crate::dialect::{Answer, Frame, raw};
 use crate::domain::{Joined, Message, Reply, Timestamp, UserId};
 
@@ -12,7 +13,8 @@ use crate::domain::{Joined, Message, Reply, Timestamp, UserId};
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "MessageStored")]
 pub(super) struct StoredJson<'a> {
-    ok: Is<true>,
+    #[schemars(extend("const" = true))]
+    ok: bool,
     message: MessageJson<'a>,
 }
 
@@ -22,7 +24,8 @@ pub(super) struct StoredJson<'a> {
 pub(super) struct ReactedJson {
     /// Whether it is there now.
     added: bool,
-    ok: Is<true>,
+    #[schemars(extend("const" = true))]
+    ok: bool,
 }
 
 /// An answer is being written.
@@ -33,7 +36,8 @@ pub(super) struct RequestedJson {
     /// The answer's id, from now on.
     #[schemars(extend("format" = "uuid"))]
     message_id: String,
-    ok: Is<true>,
+    #[schemars(extend("const" = true))]
+    ok: bool,
     /// The stored prompt's id.
     #[schemars(extend("format" = "uuid"))]
     prompt_message_id: String,
@@ -46,7 +50,8 @@ pub(super) struct RequestedJson {
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "SessionJoined")]
 pub(super) struct JoinedJson<'a> {
-    ok: Is<true>,
+    #[schemars(extend("const" = true))]
+    ok: bool,
     session: SessionJson<'a>,
     /// Who is there: the ids of at most 200 users.
     online: Vec<&'a str>,
@@ -105,7 +110,7 @@ pub(super) fn answer(reply: &Reply) -> Answer {
     match reply {
         Reply::Joined(it) => joined(it),
         Reply::Requested { generation, message, prompt } => only(&RequestedJson {
-            ok: Is,
+            ok: true,
             stream_id: generation.to_string(),
             message_id: message.to_string(),
             prompt_message_id: prompt.to_string(),
@@ -114,11 +119,11 @@ pub(super) fn answer(reply: &Reply) -> Answer {
             sent(message, *delivered_at, *recipients)
         }
         Reply::Edited { message } => Answer { ack: stored(message), frames: Vec::new() },
-        Reply::Reacted { added } => only(&ReactedJson { ok: Is, added: *added }),
+        Reply::Reacted { added } => only(&ReactedJson { ok: true, added: *added }),
         // No event of this dialect asks for these.
-        Reply::Identified | Reply::JoinedPersona(_) => only(&DoneJson::DONE),
-        Reply::Left | Reply::StopStored | Reply::Deleted | Reply::Seen | Reply::Typed => {
-            only(&DoneJson::DONE)
+        Reply::Identified { .. } | Reply::JoinedPersona(_) => only(&DoneJson::OK),
+        Reply::Left { .. } | Reply::StopStored | Reply::Deleted | Reply::Seen | Reply::Typed => {
+            only(&DoneJson::OK)
         }
     }
 }
@@ -128,7 +133,7 @@ fn only<A: Serialize>(ack: &A) -> Answer {
 }
 
 fn stored(message: &Message) -> Box<RawValue> {
-    raw(&StoredJson { ok: Is, message: message.into() })
+    raw(&StoredJson { ok: true, message: message.into() })
 }
 
 fn sent(message: &Message, delivered_at: Timestamp, recipients: u64) -> Answer {
@@ -144,7 +149,7 @@ fn sent(message: &Message, delivered_at: Timestamp, recipients: u64) -> Answer {
 
 fn joined(joined: &Joined) -> Answer {
     let ack = JoinedJson {
-        ok: Is,
+        ok: true,
         session: SessionJson::new(&joined.session, joined.membership),
         online: joined.online.iter().map(UserId::as_str).collect(),
         online_count: joined.online_count,

@@ -8,8 +8,9 @@ use schemars::JsonSchema;
 
 use super::answer::{JoinedJson, ReactedJson, RequestedJson, StoredJson};
 use crate::dialect::CommandSpec;
-use crate::dialect::payload::AttachmentBody;
-use crate::dialect::wire::DoneJson;
+use crate::dialect::acks::DoneJson;
+use crate::dialect::payload::{AGENT_ID, AttachmentBody, NO_NUL, SESSION_ID};
+use crate::domain::command::{CLIENT_MESSAGE_ID_BYTES_MAX, EMOJI_BYTES_MAX};
 
 pub(super) const COMMANDS: &[CommandSpec] = &[
     CommandSpec::new::<DeleteMessage, DoneJson>(
@@ -50,6 +51,7 @@ pub(super) const COMMANDS: &[CommandSpec] = &[
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase")]
 struct JoinSession {
+    #[schemars(regex(pattern = SESSION_ID))]
     session_id: String,
     /// The last message that the client has: `messages:missed` brings those after it.
     last_message_id: Option<String>,
@@ -61,6 +63,7 @@ struct JoinSession {
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase")]
 struct LeaveSession {
+    #[schemars(regex(pattern = SESSION_ID))]
     session_id: String,
 }
 
@@ -68,14 +71,15 @@ struct LeaveSession {
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase")]
 struct SendMessage {
+    #[schemars(regex(pattern = SESSION_ID))]
     session_id: String,
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1), regex(pattern = NO_NUL))]
     content: String,
     /// The message it replies to.
     parent_message_id: Option<String>,
     attachments: Option<Vec<AttachmentBody>>,
     /// The client's own id for it, of at most 128 bytes, which makes a retry harmless.
-    #[schemars(length(min = 1, max = 128))]
+    #[schemars(length(min = 1, max = CLIENT_MESSAGE_ID_BYTES_MAX))]
     client_message_id: Option<String>,
 }
 
@@ -84,7 +88,7 @@ struct SendMessage {
 #[schemars(rename_all = "camelCase")]
 struct EditMessage {
     message_id: String,
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1), regex(pattern = NO_NUL))]
     content: String,
 }
 
@@ -99,6 +103,7 @@ struct DeleteMessage {
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase", rename = "SeeMessage")]
 struct See {
+    #[schemars(regex(pattern = SESSION_ID))]
     session_id: String,
     message_id: String,
 }
@@ -109,7 +114,7 @@ struct See {
 struct React {
     message_id: String,
     /// 1 to 64 bytes without white space.
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(min = 1, max = EMOJI_BYTES_MAX))]
     emoji: String,
 }
 
@@ -117,6 +122,7 @@ struct React {
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase")]
 struct StartTyping {
+    #[schemars(regex(pattern = SESSION_ID))]
     session_id: String,
     /// The name that others are shown: at most 256 bytes.
     #[schemars(length(max = 256))]
@@ -127,6 +133,7 @@ struct StartTyping {
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase")]
 struct StopTyping {
+    #[schemars(regex(pattern = SESSION_ID))]
     session_id: String,
 }
 
@@ -134,14 +141,16 @@ struct StopTyping {
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase")]
 struct RequestStream {
+    #[schemars(regex(pattern = SESSION_ID))]
     session_id: String,
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1), regex(pattern = NO_NUL))]
     prompt: String,
     /// Who is to answer; else the session's agent.
+    #[schemars(regex(pattern = AGENT_ID))]
     agent_id: Option<String>,
     config: Option<StreamConfig>,
     /// The client's own id for the prompt, of at most 128 bytes, which makes a retry harmless.
-    #[schemars(length(min = 1, max = 128))]
+    #[schemars(length(min = 1, max = CLIENT_MESSAGE_ID_BYTES_MAX))]
     client_message_id: Option<String>,
 }
 
