@@ -1,8 +1,8 @@
 //! What is asked has to be within the limits: how often, how much, and of what shape.
 
 use super::{Answerer, Caller, Shared};
-use crate::domain::command::EMOJI_BYTES_MAX;
-use crate::domain::{Action, AgentId, Error, ErrorCode};
+use crate::domain::command::{EMOJI_BYTES_MAX, Put};
+use crate::domain::{Action, AgentId, Command, Error, ErrorCode};
 use crate::telemetry::metrics;
 
 /// The most characters of a title.
@@ -35,6 +35,32 @@ impl Shared {
     pub(super) fn answerer(&self, agent: &AgentId) -> Result<&Answerer, Error> {
         self.answerers.by_agent.get(agent).ok_or_else(|| Error::not_found("agent"))
     }
+}
+
+/// What a command counts as that came in an event of this name: each name by itself, but none as
+/// something else than it is. Of the actions that fit, the first is taken for a name that is none
+/// of them. What is not counted at all has one, too: its own family's, or `Request`.
+pub(super) fn counted_as(command: &Command, event: &str) -> Action {
+    const MESSAGES: &[Action] = &[Action::Send, Action::ChatSend, Action::ChatMessage];
+    let fitting: &[Action] = match command {
+        Command::Identify { .. } => &[Action::ChatAuth],
+        Command::Join(_) | Command::Leave { .. } => {
+            &[Action::Join, Action::Subscribe, Action::ChatJoin]
+        }
+        Command::JoinPersona { .. } => &[Action::ChatJoin],
+        Command::Send(_) => MESSAGES,
+        Command::RequestStream(request) => match request.put {
+            Put::AsMessage { .. } => MESSAGES,
+            Put::AsRequest => &[Action::Request],
+        },
+        Command::StopStream { .. } => &[Action::Request],
+        Command::Edit { .. } => &[Action::Edit],
+        Command::Delete { .. } => &[Action::Delete],
+        Command::See { .. } => &[Action::See],
+        Command::React { .. } => &[Action::React],
+        Command::Type { .. } => &[Action::Type, Action::ChatType],
+    };
+    Action::named(event).filter(|action| fitting.contains(action)).unwrap_or(fitting[0])
 }
 
 /// A title is taken as it is given.
@@ -73,6 +99,46 @@ fn check_text(field: &str, text: &str, chars_max: usize) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::command::RequestStream;
+    use crate::domain::{GenerationConfig, GenerationId, MessageId, SessionId};
+
+    #[test]
+    fn an_event_counts_under_its_name_but_never_as_something_else() {
+        let session = SessionId::new("s").unwrap();
+        let request = |put| {
+            Command::RequestStream(RequestStream {
+                session: session.clone(),
+                prompt: "why?".to_owned(),
+                agent: None,
+                config: GenerationConfig::default(),
+                client_message_id: None,
+                put,
+            })
+        };
+        let types = Command::Type { session: session.clone(), name: None, active: true };
+        let message = MessageId::new();
+        let joins = vec![Action::Join, Action::Subscribe, Action::ChatJoin];
+        let messages = vec![Action::Send, Action::ChatSend, Action::ChatMessage];
+        let react = Command::React { message, emoji: "+".to_owned() };
+        for (command, fitting) in [
+            (Command::Leave { session: session.clone() }, joins),
+            (request(Put::AsMessage { echo: true }), messages.clone()),
+            (request(Put::AsMessage { echo: false }), messages),
+            (request(Put::AsRequest), vec![Action::Request]),
+            (Command::StopStream { generation: GenerationId::new() }, vec![Action::Request]),
+            (Command::Delete { message }, vec![Action::Delete]),
+            (Command::See { session: session.clone(), message }, vec![Action::See]),
+            (react, vec![Action::React]),
+            (types, vec![Action::Type, Action::ChatType]),
+        ] {
+            for action in Action::ALL {
+                let fits = fitting.contains(action);
+                let expected = if fits { *action } else { fitting[0] };
+                assert_eq!(counted_as(&command, action.name()), expected, "{command:?}");
+            }
+            assert_eq!(counted_as(&command, "nonsense"), fitting[0], "{command:?}");
+        }
+    }
 
     #[test]
     fn a_title_has_up_to_200_characters_and_none_that_control() {

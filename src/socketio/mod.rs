@@ -3,7 +3,8 @@
 //! socketioxide spawns a task for each event it hands over, so that events overtake each other,
 //! and says when a connection begins only after its first event may have come. Here, handlers are
 //! registered before CONNECT is sent, an event is put into its socket's bounded queue on the
-//! reading path, and one task per socket carries them out in order.
+//! reading path, and one task per socket carries them out in order. A socket speaks one dialect,
+//! settled once: by the handshake, or by its first event that a dialect has.
 //!
 //! It knows Socket.IO and the dialects; what a command does is `chat`'s business.
 
@@ -11,11 +12,13 @@ mod flood;
 mod handshake;
 mod inbox;
 mod line;
+mod lobby;
 mod outlet;
+mod place;
 mod socket;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -53,8 +56,11 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(20);
 pub struct SocketOptions {
     /// This node.
     pub node: NodeId,
-    /// What a socket speaks that does not say so.
+    /// What a socket speaks that does not say so, and whose first event several dialects have.
     pub default_dialect: DialectIndex,
+    /// What a socket speaks that came without a token and says by an event who it is; `None`: no
+    /// socket is admitted without one.
+    pub tokenless_dialect: Option<DialectIndex>,
     /// How often a client is pinged.
     pub ping_interval: Duration,
     /// How long it may take to answer.
@@ -69,8 +75,10 @@ pub struct SocketOptions {
     pub events_max: u32,
     /// The age at which a connection is closed; its client comes back by itself.
     pub age_max: Duration,
-    /// The most sockets on this node; 0: no limit.
+    /// The most connections on this node, SSE streams among them; 0: no limit.
     pub connections_max: usize,
+    /// How many there are.
+    pub open: Arc<AtomicUsize>,
     /// Over what time sockets are closed when the node drains.
     pub drain_spread: Duration,
 }
@@ -84,7 +92,6 @@ struct Edge {
     tasks: Tasks,
     draining: CancellationToken,
     readers: AtomicU64,
-    open: AtomicUsize,
     received: EventCounters,
     sent: EventCounters,
 }
@@ -131,7 +138,6 @@ impl SocketEdge {
             tasks,
             draining: CancellationToken::new(),
             readers: AtomicU64::new(0),
-            open: AtomicUsize::new(0),
         });
         let (admitting, greeting) = (edge.clone(), edge.clone());
         let admit = async move |socket: SocketRef, TryData(auth): TryData<Value>| {
@@ -154,6 +160,6 @@ impl SocketEdge {
 
     /// How many sockets there are.
     pub fn open(&self) -> usize {
-        self.edge.open.load(Ordering::Relaxed)
+        self.edge.tasks.len()
     }
 }
