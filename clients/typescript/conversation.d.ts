@@ -2,9 +2,9 @@
 // Dialect conversation.
 
 import type { AckOf } from './acknowledged.js';
-import type { AnswerAccepted, Done, ErrorInfo, Failed } from './shapes.js';
+import type { AnswerAccepted, Done, ErrorInfo, ErrorCode, Failed } from './shapes.js';
 export type { Acknowledged } from './acknowledged.js';
-export type { AnswerAccepted, Done, ErrorInfo, Failed } from './shapes.js';
+export type { AnswerAccepted, Done, ErrorInfo, ErrorCode, Failed } from './shapes.js';
 
 /** What the server sends: each event with its listener. */
 export interface ServerToClientEvents {
@@ -55,7 +55,7 @@ export interface ChatError {
   attachmentId?: string;
   clientMessageId?: string;
   /** Stable: what programs look at. */
-  code: 'AUTH_ERROR' | 'NOT_FOUND' | 'FORBIDDEN' | 'INVALID' | 'RATE_LIMIT' | 'MODERATION_FAILED' | 'TIMEOUT' | 'OVERLOADED' | 'PROVIDER_ERROR' | 'INTERNAL_ERROR';
+  code: ErrorCode;
   conversationId?: string;
   /** For a person: `message`. */
   error: string;
@@ -70,7 +70,7 @@ export interface ChatError {
   sessionId?: string;
   streamId?: string;
   /** The same word as `code`. */
-  type: 'AUTH_ERROR' | 'NOT_FOUND' | 'FORBIDDEN' | 'INVALID' | 'RATE_LIMIT' | 'MODERATION_FAILED' | 'TIMEOUT' | 'OVERLOADED' | 'PROVIDER_ERROR' | 'INTERNAL_ERROR';
+  type: ErrorCode;
   userId?: string;
 }
 

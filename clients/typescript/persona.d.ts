@@ -2,9 +2,9 @@
 // Dialect persona.
 
 import type { AckOf } from './acknowledged.js';
-import type { AnswerAccepted, Attachment, ErrorInfo, Failed, Reaction, Usage } from './shapes.js';
+import type { AnswerAccepted, Attachment, ErrorInfo, ErrorCode, Failed, Reaction, Usage } from './shapes.js';
 export type { Acknowledged } from './acknowledged.js';
-export type { AnswerAccepted, Attachment, ErrorInfo, Failed, Reaction, Usage } from './shapes.js';
+export type { AnswerAccepted, Attachment, ErrorInfo, ErrorCode, Failed, Reaction, Usage } from './shapes.js';
 
 /** What the server sends: each event with its listener. */
 export interface ServerToClientEvents {
@@ -45,7 +45,7 @@ export interface PersonaError {
   attachmentId?: string;
   clientMessageId?: string;
   /** Stable: what programs look at. */
-  code: 'AUTH_ERROR' | 'NOT_FOUND' | 'FORBIDDEN' | 'INVALID' | 'RATE_LIMIT' | 'MODERATION_FAILED' | 'TIMEOUT' | 'OVERLOADED' | 'PROVIDER_ERROR' | 'INTERNAL_ERROR';
+  code: ErrorCode;
   conversationId?: string;
   /** `NOT_AUTHENTICATED`, `SESSION_NOT_FOUND`, or the same as `code`. */
   error: string;
@@ -60,7 +60,7 @@ export interface PersonaError {
   sessionId?: string;
   streamId?: string;
   /** The same word as `code`. */
-  type: 'AUTH_ERROR' | 'NOT_FOUND' | 'FORBIDDEN' | 'INVALID' | 'RATE_LIMIT' | 'MODERATION_FAILED' | 'TIMEOUT' | 'OVERLOADED' | 'PROVIDER_ERROR' | 'INTERNAL_ERROR';
+  type: ErrorCode;
   userId?: string;
 }
 

@@ -2,9 +2,9 @@
 // Dialect session.
 
 import type { AckOf } from './acknowledged.js';
-import type { Attachment, Done, ErrorInfo, Failed, Message, Reaction, Usage } from './shapes.js';
+import type { Attachment, Done, ErrorInfo, ErrorCode, Failed, Message, Reaction, Usage } from './shapes.js';
 export type { Acknowledged } from './acknowledged.js';
-export type { Attachment, Done, ErrorInfo, Failed, Message, Reaction, Usage } from './shapes.js';
+export type { Attachment, Done, ErrorInfo, ErrorCode, Failed, Message, Reaction, Usage } from './shapes.js';
 
 /** What the server sends: each event with its listener. */
 export interface ServerToClientEvents {

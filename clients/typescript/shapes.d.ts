@@ -32,7 +32,7 @@ export interface ErrorInfo {
   attachmentId?: string;
   clientMessageId?: string;
   /** Stable: what programs look at. */
-  code: 'AUTH_ERROR' | 'NOT_FOUND' | 'FORBIDDEN' | 'INVALID' | 'RATE_LIMIT' | 'MODERATION_FAILED' | 'TIMEOUT' | 'OVERLOADED' | 'PROVIDER_ERROR' | 'INTERNAL_ERROR';
+  code: ErrorCode;
   conversationId?: string;
   /** What the client called what it asked for; only over sockets. */
   event?: string;
@@ -45,9 +45,11 @@ export interface ErrorInfo {
   sessionId?: string;
   streamId?: string;
   /** The same word as `code`. */
-  type: 'AUTH_ERROR' | 'NOT_FOUND' | 'FORBIDDEN' | 'INVALID' | 'RATE_LIMIT' | 'MODERATION_FAILED' | 'TIMEOUT' | 'OVERLOADED' | 'PROVIDER_ERROR' | 'INTERNAL_ERROR';
+  type: ErrorCode;
   userId?: string;
 }
+
+export type ErrorCode = 'AUTH_ERROR' | 'NOT_FOUND' | 'FORBIDDEN' | 'INVALID' | 'RATE_LIMIT' | 'MODERATION_FAILED' | 'TIMEOUT' | 'OVERLOADED' | 'PROVIDER_ERROR' | 'INTERNAL_ERROR';
 
 /** It was refused, or failed. */
 export interface Failed {

@@ -1,7 +1,6 @@
 // Made from /asyncapi.json by `GENERATE=1 make types`. Do not edit.
 // Server-sent events.
 
-
 /** What the `data` of each event is, as JSON; `message` is the event without a name. */
 export interface ServerSentEvents {
   /** After the unnamed event with `done`. */

@@ -2,9 +2,9 @@
 // Dialect subscribe.
 
 import type { AckOf } from './acknowledged.js';
-import type { AnswerAccepted, Attachment, ErrorInfo, Failed, Message, Reaction, Usage } from './shapes.js';
+import type { AnswerAccepted, Attachment, ErrorInfo, ErrorCode, Failed, Message, Reaction, Usage } from './shapes.js';
 export type { Acknowledged } from './acknowledged.js';
-export type { AnswerAccepted, Attachment, ErrorInfo, Failed, Message, Reaction, Usage } from './shapes.js';
+export type { AnswerAccepted, Attachment, ErrorInfo, ErrorCode, Failed, Message, Reaction, Usage } from './shapes.js';
 
 /** What the server sends: each event with its listener. */
 export interface ServerToClientEvents {
