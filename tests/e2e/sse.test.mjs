@@ -277,6 +277,13 @@ suite('SSE', { nodes: 2 }, (e2e) => {
     await beside.done();
   });
 
+  e2e('a silent stream says that it lives', { timeout: 40_000 }, async (cluster) => {
+    const reader = await reading(cluster.nodes[0], sessionId('sse'));
+    await eventually(() => reader.comments.length > 0, { within: 25_000, what: 'a comment' });
+    assert.deepEqual(reader.comments, ['keepalive']);
+    assert.equal(reader.raw, 'retry: 3000\n\n: keepalive\n\n');
+  });
+
   e2e('nothing is left of readers that go at any moment', {}, async (cluster) => {
     const choice = random();
     const id = sessionId('sse');
