@@ -140,7 +140,7 @@ pub static VARIABLES: &[Variable] = &[
     variable("ALLOW_CHAT_AUTH", Bool, Depends("off; on under DEV_AUTH"), "admit sockets without a token, and believe who they say by chat:auth that they are: never in production"),
     variable("AUTH_EXPIRE", Bool, Is("false"), "close a socket when its token ends")
         .support(OnlyDefault("closing sockets when their token ends does not exist in this version")),
-    variable("SIGNING_SECRET", Text, Depends("derived from JWT_SECRET"), "key of stream tokens, at least 32 bytes").secret().support(NotYet),
+    variable("SIGNING_SECRET", Text, Depends("derived from JWT_SECRET"), "key of stream tokens, at least 32 bytes; the same on every node").secret(),
     variable("ADMIN_SCOPE", Text, Is("tokencast:admin"), "the scope a token needs for /api/admin/*"),
 
     variable("AGENTS_FILE", Path, Nothing, "agents, as TOML; unset is one agent for the provider whose key is set, else scripted"),

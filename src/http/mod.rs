@@ -1,4 +1,5 @@
-//! The HTTP edge: REST, the documents of it and of the events, probes, metrics, the demo page and its token.
+//! The HTTP edge: REST and server-sent events, the documents of these and of what sockets say,
+//! probes, metrics, the demo page and its token.
 //!
 //! It knows axum and JSON; what a request does is decided below it. A handler reads what it is
 //! given, calls one method of [`Chat`], and shows the answer.
@@ -18,6 +19,7 @@ mod operations;
 mod origin;
 mod reactions;
 mod sessions;
+mod sse;
 mod streams;
 mod view;
 
@@ -37,6 +39,7 @@ use crate::store::SharedStore;
 
 pub use error::HttpError;
 pub use origin::{Origins, cors, refuse_foreign_origins};
+pub use sse::{SseEdge, SseOptions};
 
 /// The largest body of a request of our own, in bytes.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -48,6 +51,8 @@ pub struct HttpState {
     pub node: NodeId,
     /// What everything but the probes is asked of.
     pub chat: Chat,
+    /// Whoever reads streams.
+    pub sse: SseEdge,
     /// For readiness.
     pub store: SharedStore,
     /// For readiness.
@@ -76,6 +81,7 @@ pub fn public(state: HttpState) -> Router {
         messages::routes,
         reactions::routes,
         streams::routes,
+        sse::routes,
         admin::routes,
         operations::routes,
     ] {

@@ -131,7 +131,7 @@ function show() {
     return item;
   }))));
   main.push(el("h2", {}, "Schemas"), ...schemas.map(([name, schema]) =>
-    el("section", { className: "operation", id: anchor("schema", name) }, el("h3", {}, el("code", {}, name)), prose(schema.description), properties(schema), example(schema.examples?.[0]))));
+    el("section", { className: "operation", id: anchor("schema", name) }, el("h3", {}, el("code", {}, name)), prose(schema.description), !schema.properties && el("p", { className: "type" }, type(schema)), properties(schema), example(schema.examples?.[0]))));
   document.getElementById("contents").replaceChildren(...contents);
   document.getElementById("main").replaceChildren(...main.flat());
   if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();
