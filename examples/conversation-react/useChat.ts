@@ -1,7 +1,7 @@
 import { useCallback, useEffect, useReducer, useRef } from "react";
 import type { ServerToClientEvents } from "tokencast-types/conversation";
 import { type Change, EMPTY, type Message, reduce } from "./conversation";
-import { useConnection } from "./SocketProvider";
+import { type ChatSocket, useConnection } from "./SocketProvider";
 
 /** How often it is said that one still types. The server forgets it after five seconds. */
 const TYPING_MS = 3_000;
@@ -32,42 +32,40 @@ export function useChat(conversationId: string) {
     const disconnected = () => here({ type: "disconnected" });
     const refused = (error: Error) => here({ type: "disconnected", error: error.message });
 
-    const handlers: Partial<ServerToClientEvents> = {
+    const isHere = (payload: { conversationId: string }) => payload.conversationId === conversationId;
+    const stop = listen(socket, {
       "chat:joined": (joined) => {
-        if (joined.conversationId !== conversationId) return;
+        if (!isHere(joined)) return;
         here({ type: "joined" });
         history().catch((error: Error) => here({ type: "error", error: error.message }));
       },
       "chat:thinking": (thinking) => {
-        if (thinking.conversationId === conversationId) here({ type: "thinking" });
+        if (isHere(thinking)) here({ type: "thinking" });
       },
-      "chat:streaming": ({ conversationId: id, chunk, isComplete }) => {
-        if (id === conversationId && !isComplete) here({ type: "chunk", chunk });
+      "chat:streaming": (streaming) => {
+        if (isHere(streaming) && !streaming.isComplete) here({ type: "chunk", chunk: streaming.chunk });
       },
-      "chat:message": ({ conversationId: id, message }) => {
-        if (id === conversationId) here({ type: "message", message });
+      "chat:message": (said) => {
+        if (isHere(said)) here({ type: "message", message: said.message });
       },
       "chat:complete": (complete) => {
-        if (complete.conversationId === conversationId) here({ type: "complete" });
+        if (isHere(complete)) here({ type: "complete" });
       },
-      "chat:user-typing": ({ conversationId: id, userId, username, isTyping }) => {
-        if (id === conversationId) here({ type: "typing", userId, username, isTyping });
+      "chat:user-typing": (typing) => {
+        if (isHere(typing)) here({ ...typing, type: "typing" });
       },
-      "chat:user-left": ({ conversationId: id, userId }) => {
-        if (id === conversationId) here({ type: "gone", userId });
+      "chat:user-left": (left) => {
+        if (isHere(left)) here({ type: "gone", userId: left.userId });
       },
       "chat:error": ({ error }) => here({ type: "error", error }),
-    };
-
-    const names = Object.keys(handlers) as (keyof typeof handlers)[];
-    for (const name of names) socket.on(name, handlers[name] as never);
+    });
     socket.on("connect", join);
     socket.on("disconnect", disconnected);
     socket.on("connect_error", refused);
     if (socket.connected) join();
     return () => {
       current = false;
-      for (const name of names) socket.off(name, handlers[name] as never);
+      stop();
       socket.off("connect", join);
       socket.off("disconnect", disconnected);
       socket.off("connect_error", refused);
@@ -95,4 +93,14 @@ export function useChat(conversationId: string) {
   );
 
   return { ...state, send, setTyping };
+}
+
+/** Listens to these events; gives what ends it. */
+function listen(socket: ChatSocket, handlers: Partial<ServerToClientEvents>): () => void {
+  // Each handler is its event's own, which TypeScript cannot follow through a loop.
+  const all = Object.entries(handlers) as [keyof ServerToClientEvents, never][];
+  for (const [event, handler] of all) socket.on(event, handler);
+  return () => {
+    for (const [event, handler] of all) socket.off(event, handler);
+  };
 }
