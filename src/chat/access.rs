@@ -5,8 +5,8 @@
 use super::failure::stored;
 use super::{Caller, Shared};
 use crate::domain::{
-    Access, Author, Error, ErrorCode, Generation, GenerationId, Membership, MessageId, SessionId,
-    Visibility,
+    Access, Author, Error, ErrorCode, Generation, GenerationId, Membership, MessageId, Reply,
+    SessionId, UserId, Visibility,
 };
 use crate::hub::Standing;
 use crate::store::{FoundMessage, NewSession};
@@ -33,6 +33,16 @@ impl Shared {
         let created = self.store.create_session(&new).await.map_err(stored)?;
         let access = created.access.ok_or_else(|| Error::not_found("session"))?;
         visible(access, "session")
+    }
+
+    /// Whether the caller may see the session, or it does not exist and may be made. Makes none.
+    /// An id that a deleted session has kept is refused only by whoever would make it.
+    pub(super) async fn may_access(&self, caller: &Caller, id: &SessionId) -> Result<(), Error> {
+        match self.store.access(id, &caller.user).await.map_err(stored)? {
+            Some(access) => visible(access, "session").map(drop),
+            None if self.options.auto_create_sessions => Ok(()),
+            None => Err(Error::not_found("session")),
+        }
     }
 
     /// The session, where it exists and the caller may see it.
@@ -112,6 +122,15 @@ impl Shared {
     }
 }
 
+/// Whoever has said who they are says the same again.
+pub(super) fn identify(caller: &Caller, user: &UserId) -> Result<Reply, Error> {
+    if *user == caller.user {
+        Ok(Reply::Identified)
+    } else {
+        Err(Error::new(ErrorCode::Auth, "userId is not that of the token"))
+    }
+}
+
 /// What the caller is in a session that they may see.
 pub(super) fn standing(access: &Access) -> Standing {
     match access.membership {
@@ -169,7 +188,7 @@ fn is_author(caller: &Caller, found: &FoundMessage) -> bool {
 mod tests {
     use super::super::samples::{access, caller, message};
     use super::*;
-    use crate::domain::{Timestamp, UserId};
+    use crate::domain::Timestamp;
 
     const ROLES: [Option<Membership>; 3] =
         [Some(Membership::Owner), Some(Membership::Member), None];

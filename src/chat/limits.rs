@@ -1,8 +1,8 @@
 //! What is asked has to be within the limits: how often, how much, and of what shape.
 
 use super::{Answerer, Caller, Shared};
-use crate::domain::command::EMOJI_BYTES_MAX;
-use crate::domain::{Action, AgentId, Error, ErrorCode};
+use crate::domain::command::{EMOJI_BYTES_MAX, Put};
+use crate::domain::{Action, AgentId, Command, Error, ErrorCode};
 use crate::telemetry::metrics;
 
 /// The most characters of a title.
@@ -35,6 +35,32 @@ impl Shared {
     pub(super) fn answerer(&self, agent: &AgentId) -> Result<&Answerer, Error> {
         self.answerers.by_agent.get(agent).ok_or_else(|| Error::not_found("agent"))
     }
+}
+
+/// What a command counts as that came in an event of this name: each name by itself, but none as
+/// something else than it is. Of the actions that fit, the first is taken for a name that is none
+/// of them. What is not counted at all has one, too: its own family's, or `Request`.
+pub(super) fn counted_as(command: &Command, event: &str) -> Action {
+    const MESSAGES: &[Action] = &[Action::Send, Action::ChatSend, Action::ChatMessage];
+    let fitting: &[Action] = match command {
+        Command::Identify { .. } => &[Action::ChatAuth],
+        Command::Join(_) | Command::Leave { .. } => {
+            &[Action::Join, Action::Subscribe, Action::ChatJoin]
+        }
+        Command::JoinPersona { .. } => &[Action::ChatJoin],
+        Command::Send(_) => MESSAGES,
+        Command::RequestStream(request) => match request.put {
+            Put::AsMessage { .. } => MESSAGES,
+            Put::AsRequest => &[Action::Request],
+        },
+        Command::StopStream { .. } => &[Action::Request],
+        Command::Edit { .. } => &[Action::Edit],
+        Command::Delete { .. } => &[Action::Delete],
+        Command::See { .. } => &[Action::See],
+        Command::React { .. } => &[Action::React],
+        Command::Type { .. } => &[Action::Type, Action::ChatType],
+    };
+    Action::named(event).filter(|action| fitting.contains(action)).unwrap_or(fitting[0])
 }
 
 /// A title is taken as it is given.

@@ -30,8 +30,18 @@ impl Chat {
     /// Stores a message and tells the session. A session that does not exist is made, where that
     /// is allowed. The reader need not have joined.
     pub async fn send(&self, caller: &Caller, new: SendMessage) -> Result<Arc<Message>, Error> {
+        self.send_as(caller, new, Action::Send).await
+    }
+
+    /// As [`Chat::send`], counted as `action`.
+    pub(super) async fn send_as(
+        &self,
+        caller: &Caller,
+        new: SendMessage,
+        action: Action,
+    ) -> Result<Arc<Message>, Error> {
         let shared = &self.shared;
-        shared.count(caller, Action::Send).await?;
+        shared.count(caller, action).await?;
         shared.check_content("content", &new.content)?;
         self.check_attachments(&new.attachments)?;
         let content = moderate(shared.options.moderation, new.content).await?;

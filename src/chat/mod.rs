@@ -10,12 +10,14 @@ mod failure;
 mod limits;
 mod messages;
 mod moderation;
+mod persona;
 mod presence;
 mod rooms;
 #[cfg(test)]
 mod samples;
 mod sessions;
 mod streams;
+mod watch;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -33,9 +35,10 @@ use crate::lifecycle::Tasks;
 use crate::outbox::{Delivered, Outbox};
 use crate::store::{Outgoing, SharedStore};
 
-use access::standing;
+use access::{identify, standing};
 pub use agents::AgentInfo;
 use devices::Devices;
+use limits::counted_as;
 pub use messages::PAGE_MAX;
 pub use presence::Attendance;
 pub use sessions::{MadeSession, WantedSession};
@@ -241,7 +244,7 @@ impl Chat {
     ///
     /// # Errors
     /// What the client is to be told; nothing was changed then, but that a refused request for a
-    /// stream may have joined its session.
+    /// stream may have joined its session, and a refused join made the caller's own with an agent.
     ///
     /// # Cancel safety
     /// Dropped, it may have happened; [`Chat::depart`] cleans up after it.
@@ -249,22 +252,29 @@ impl Chat {
         &self,
         visit: &mut Visit,
         command: Command,
-        _event: &str,
+        event: &str,
     ) -> Result<Done, Error> {
         let caller = &visit.caller;
+        let action = counted_as(&command, event);
         let reply = match command {
+            Command::Identify { user } => {
+                self.shared.count(caller, action).await?;
+                identify(caller, &user)?
+            }
             Command::Join(join) => {
-                self.count_join(visit, &join.session).await?;
+                self.count_join(visit, &join.session, action).await?;
                 return self.join(visit, join).await;
             }
-            Command::Identify { .. } | Command::JoinPersona { .. } => todo!(),
+            Command::JoinPersona { agent } => {
+                return self.join_persona(visit, agent, action).await;
+            }
             Command::Leave { session } => {
                 self.leave(visit, &session).await;
                 Reply::Left
             }
             Command::Send(new) => {
                 let session = new.session.clone();
-                let message = self.send(caller, new).await?;
+                let message = self.send_as(caller, new, action).await?;
                 let delivered_at = Timestamp::now();
                 let recipients = self.shared.others_online(caller, &session).await;
                 Reply::Sent { message, delivered_at, recipients }
@@ -285,11 +295,11 @@ impl Chat {
                 Reply::Reacted { added }
             }
             Command::Type { session, name, active } => {
-                self.relay_typing(visit, &session, name, active).await?;
+                self.relay_typing(visit, &session, name, active, action).await?;
                 Reply::Typed
             }
             Command::RequestStream(request) => {
-                self.shared.request_stream(self, visit, request).await?
+                self.shared.request_stream(self, visit, request, action).await?
             }
             Command::StopStream { generation } => {
                 self.shared.stop_stream(caller, generation).await?;

@@ -7,10 +7,7 @@ use super::failure::{stored, unavailable};
 use super::presence::passing;
 use super::{Caller, Chat, Done, Visit, Waiting};
 use crate::domain::command::Join;
-use crate::domain::{
-    Access, Action, ActiveGeneration, Error, ErrorCode, GenerationId, Joined, Message, Reply,
-    SessionId, Signal,
-};
+use crate::domain::{Access, Action, Error, ErrorCode, Joined, Message, Reply, SessionId, Signal};
 use crate::hub::{Entered, FromStore, Start};
 use crate::store::Missed;
 
@@ -24,8 +21,13 @@ const JOIN_ATTEMPTS: usize = 3;
 const NAME_CHARS_MAX: usize = 100;
 
 impl Chat {
-    /// Counts a join, unless the user is in the session or was a moment ago.
-    pub(super) async fn count_join(&self, visit: &Visit, id: &SessionId) -> Result<(), Error> {
+    /// Counts a join as `action`, unless the user is in the session or was a moment ago.
+    pub(super) async fn count_join(
+        &self,
+        visit: &Visit,
+        id: &SessionId,
+        action: Action,
+    ) -> Result<(), Error> {
         let (shared, caller) = (&self.shared, &visit.caller);
         if visit.joined.contains(id) || shared.devices.are_in(id, &caller.user) {
             return Ok(());
@@ -36,7 +38,7 @@ impl Chat {
         if was_in.await.unwrap_or(true) {
             return Ok(());
         }
-        shared.count(caller, Action::Join).await
+        shared.count(caller, action).await
     }
 
     pub(super) async fn join(&self, visit: &mut Visit, join: Join) -> Result<Done, Error> {
@@ -46,7 +48,7 @@ impl Chat {
         self.make_room(visit, &id)?;
         let access = shared.access(&visit.caller, &id).await?;
         // The reader's place first, then what is stored: nothing falls between the two.
-        let (access, active) = self.take_place(visit, access, &texts).await?;
+        let (access, entered) = self.take_place(visit, access, Start::Now(&texts)).await?;
         let missed = match last_message {
             None => None,
             Some(last) => match shared.store.missed(&id, last, MISSED_MAX).await {
@@ -63,7 +65,8 @@ impl Chat {
         let messages = missed.map(|missed| missed.messages);
         let known: HashSet<_> = messages.iter().flatten().map(|message| message.id).collect();
         // Stored since, but not in the log yet: it is among the missed.
-        let active = active.into_iter().filter(|active| !known.contains(&active.message)).collect();
+        let active = entered.active.into_iter();
+        let active = active.filter(|active| !known.contains(&active.message)).collect();
         let joined = Joined {
             session: access.session,
             membership: access.membership,
@@ -85,22 +88,20 @@ impl Chat {
     /// Has the hub take the reader in. What takes the right away from somebody tells the readers
     /// that the hub has by then: so whether the caller may see the session, and as what, is read
     /// again afterwards.
-    async fn take_place(
+    pub(super) async fn take_place(
         &self,
         visit: &mut Visit,
         mut access: Access,
-        texts: &[(GenerationId, u64)],
-    ) -> Result<(Access, Vec<ActiveGeneration>), Error> {
+        start: Start<'_>,
+    ) -> Result<(Access, Entered), Error> {
         let shared = &self.shared;
         let id = access.session.id.clone();
         let was_in = !visit.joined.insert(id.clone());
         for _ in 0..JOIN_ATTEMPTS {
             let reader = visit.reader.clone();
             let stands = standing(&access);
-            let joined = match shared.hub.join(&id, reader, stands, Start::Now(texts)).await {
-                Ok(Entered { active, .. }) => {
-                    shared.see(&visit.caller, &id).await.map(|access| (access, active))
-                }
+            let joined = match shared.hub.join(&id, reader, stands, start).await {
+                Ok(entered) => shared.see(&visit.caller, &id).await.map(|access| (access, entered)),
                 Err(error) => Err(unavailable(error)),
             };
             match joined {
@@ -147,10 +148,11 @@ impl Chat {
         session: &SessionId,
         name: Option<String>,
         active: bool,
+        action: Action,
     ) -> Result<(), Error> {
         let (shared, caller) = (&self.shared, &visit.caller);
         if active {
-            shared.count(caller, Action::Type).await?;
+            shared.count(caller, action).await?;
         }
         if !visit.joined.contains(session) {
             shared.see(caller, session).await?;
@@ -179,7 +181,7 @@ fn typing(caller: &Caller, name: Option<String>, active: bool) -> Signal {
 
 /// Cuts what was missed to [`MISSED_BYTES_MAX`]: a page is one packet, whatever its messages hold.
 /// What is cut off is what `has_more` tells of: the last ones, or the oldest of the newest.
-fn cap(mut missed: Missed) -> Missed {
+pub(super) fn cap(mut missed: Missed) -> Missed {
     let all = missed.messages.len();
     let mut bytes = 0;
     let mut fits = |message: &Message| {

@@ -3,13 +3,13 @@
 use super::failure::{RETRY_AFTER, stored};
 use super::moderation::moderate;
 use super::presence::passing;
-use super::{Caller, Chat, Shared, Visit, Waiting};
+use super::{Caller, Chat, Shared, Visit};
 use crate::adapter::Notice;
-use crate::domain::command::{Join, RequestStream};
+use crate::domain::command::{Join, Put, RequestStream};
 use crate::domain::{
-    Action, Cursor, Error, ErrorCode, Generation, GenerationId, Message, MessageId, Reply,
-    SessionId,
+    Action, Error, ErrorCode, Generation, GenerationId, Message, MessageId, Reply,
 };
+use crate::generation::{Slot, Voice};
 use crate::store::{Accepted, NewGeneration, StopRequested};
 
 impl Chat {
@@ -23,7 +23,7 @@ impl Chat {
     }
 
     /// Stores a prompt and has an agent answer it; the answer is heard by whoever has joined the
-    /// session.
+    /// session. What is put as a message counts as one, too.
     ///
     /// # Errors
     /// What the client is to be told; nothing was changed then, but that the session may have been
@@ -31,78 +31,90 @@ impl Chat {
     ///
     /// # Cancel safety
     /// Dropped, it may have happened.
-    pub async fn request(&self, _caller: &Caller, _request: RequestStream) -> Result<Reply, Error> {
-        todo!()
+    pub async fn request(&self, caller: &Caller, request: RequestStream) -> Result<Reply, Error> {
+        let shared = &self.shared;
+        shared.count_request(caller, &request, Action::Send).await?;
+        shared.check_request(&request)?;
+        let asked = shared.prepare(caller, request).await?;
+        shared.answer(asked).await
     }
+}
 
-    /// Has a reader that asks nothing hear a session: from now on, or exactly after `after`. A
-    /// session that does not exist is made, where that is allowed. To be followed by
-    /// [`Chat::go_live`].
-    ///
-    /// # Errors
-    /// What the client is to be told; the reader has not joined then.
-    ///
-    /// # Cancel safety
-    /// Dropped, the reader may have joined: [`Chat::depart`].
-    pub async fn watch(
-        &self,
-        _visit: &mut Visit,
-        _session: SessionId,
-        _after: Option<Cursor>,
-    ) -> Result<Waiting, Error> {
-        todo!()
-    }
-
-    /// Counts a request for a stream token, which may be bound to a session that the caller may
-    /// see, or make.
-    ///
-    /// # Errors
-    /// What the client is to be told.
-    pub async fn may_watch(
-        &self,
-        _caller: &Caller,
-        _session: Option<&SessionId>,
-    ) -> Result<(), Error> {
-        todo!()
-    }
+/// A prompt that may be stored, and what it takes to answer it.
+struct Asked {
+    new: NewGeneration,
+    voice: Voice,
+    slot: Slot,
 }
 
 impl Shared {
     /// Stores a prompt and has an agent answer it. The reader joins, so that it hears the answer.
+    /// `message` is what it counts as, besides, where it is put as a message.
     pub(super) async fn request_stream(
         &self,
         chat: &Chat,
         visit: &mut Visit,
         request: RequestStream,
+        message: Action,
     ) -> Result<Reply, Error> {
-        self.count(&visit.caller, Action::Request).await?;
-        // What can be refused without the session is refused first: asking for it may make it.
-        self.check_content("prompt", &request.prompt)?;
-        if let Some(agent) = &request.agent {
-            self.answerer(agent)?;
-        }
+        self.count_request(&visit.caller, &request, message).await?;
+        self.check_request(&request)?;
         chat.make_room(visit, &request.session)?;
+        let (session, put) = (request.session.clone(), request.put);
+        let asked = self.prepare(&visit.caller, request).await?;
+        if !visit.joined.contains(&session) {
+            let join = Join { session: session.clone(), last_message: None, texts: Vec::new() };
+            if let Some(waiting) = chat.join(visit, join).await?.waiting {
+                chat.go_live(visit, waiting);
+            }
+        }
+        if put == (Put::AsMessage { echo: false }) {
+            self.hub.sends(&session, visit.reader.id(), asked.new.prompt_id);
+        }
+        self.answer(asked).await
+    }
+
+    /// The lower limit first, so that what it refuses counts as neither.
+    async fn count_request(
+        &self,
+        caller: &Caller,
+        request: &RequestStream,
+        message: Action,
+    ) -> Result<(), Error> {
+        self.count(caller, Action::Request).await?;
+        match request.put {
+            Put::AsRequest => Ok(()),
+            Put::AsMessage { .. } => self.count(caller, message).await,
+        }
+    }
+
+    /// What can be refused without the session is refused first: asking for it may make it.
+    fn check_request(&self, request: &RequestStream) -> Result<(), Error> {
+        let field = match request.put {
+            Put::AsRequest => "prompt",
+            Put::AsMessage { .. } => "content",
+        };
+        self.check_content(field, &request.prompt)?;
+        request.agent.as_ref().map_or(Ok(()), |agent| self.answerer(agent).map(drop))
+    }
+
+    /// Takes a place for the answer, and finds the session and who answers in it. The session is
+    /// made where it does not exist and that is allowed.
+    async fn prepare(&self, caller: &Caller, request: RequestStream) -> Result<Asked, Error> {
         let prompt = moderate(self.options.moderation, request.prompt).await?;
         let slot = self.generations.reserve().ok_or_else(|| {
             Error::new(ErrorCode::Overloaded, "This node has as many streams as it takes")
                 .retry_after(RETRY_AFTER)
         })?;
-        let access = self.access(&visit.caller, &request.session).await?;
+        let access = self.access(caller, &request.session).await?;
         let agent = request
             .agent
             .or(access.session.agent)
             .unwrap_or_else(|| self.answerers.default.clone());
         let answerer = self.answerer(&agent)?;
-        if !visit.joined.contains(&request.session) {
-            let session = request.session.clone();
-            let join = Join { session, last_message: None, texts: Vec::new() };
-            if let Some(waiting) = chat.join(visit, join).await?.waiting {
-                chat.go_live(visit, waiting);
-            }
-        }
         let new = NewGeneration {
             session: request.session,
-            user: visit.caller.user.clone(),
+            user: caller.user.clone(),
             prompt_id: MessageId::new(),
             prompt,
             client_message_id: request.client_message_id,
@@ -113,10 +125,16 @@ impl Shared {
             owner: self.options.node,
             user_generations_max: self.options.user_generations_max,
         };
+        Ok(Asked { new, voice: answerer.voice.clone(), slot })
+    }
+
+    /// Stores the prompt and starts the answer.
+    async fn answer(&self, asked: Asked) -> Result<Reply, Error> {
+        let Asked { new, voice, slot } = asked;
         match self.store.accept(&new).await.map_err(stored)? {
             Accepted::New { generation, prompt, outgoing } => {
                 let reply = requested(&generation, &prompt);
-                self.generations.run(generation, answerer.voice.clone(), outgoing, slot);
+                self.generations.run(generation, voice, outgoing, slot);
                 Ok(reply)
             }
             Accepted::Known { generation, prompt } => Ok(requested(&generation, &prompt)),

@@ -277,7 +277,8 @@ pub trait Store: Send + Sync {
     ) -> Result<Missed, StoreError>;
 
     /// The newest `limit` generations of a session that have ended and whose answer's ordinal is
-    /// above `ordinal`, in the order of their answers.
+    /// above `ordinal`, in the order of their answers; of those among the last [`FOUND_MAX`]
+    /// messages.
     async fn answers_after(
         &self,
         session: &SessionId,

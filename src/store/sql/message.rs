@@ -19,9 +19,10 @@ macro_rules! message_columns {
          deleted_at, created_at, updated_at"
     };
 }
+pub(super) use message_columns;
 
 #[derive(sqlx::FromRow)]
-struct MessageRow {
+pub(super) struct MessageRow {
     id: Uuid,
     session_id: String,
     ordinal: i64,
@@ -286,7 +287,7 @@ pub(super) async fn in_range(
 
 /// Reads messages with their reactions and attachments, in two statements for all. A deleted one
 /// is read without.
-async fn complete(
+pub(super) async fn complete(
     connection: &mut Connection,
     rows: Vec<MessageRow>,
 ) -> sqlx::Result<Vec<Message>> {

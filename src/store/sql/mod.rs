@@ -7,6 +7,7 @@
 //! holds a session's events in the order in which they happened.
 
 mod accept;
+mod answered;
 mod attachment;
 mod change;
 mod finish;
@@ -15,6 +16,7 @@ mod history;
 mod member;
 mod message;
 mod outbox;
+mod persona;
 mod reaction;
 mod row;
 mod search;
@@ -91,6 +93,15 @@ impl Store for Sql {
 
     async fn create_session(&self, new: &NewSession) -> Result<CreatedSession, StoreError> {
         self.run("store session", session::create(&self.writes, new)).await
+    }
+
+    async fn persona_session(
+        &self,
+        owner: &UserId,
+        agent: &AgentId,
+    ) -> Result<CreatedSession, StoreError> {
+        let found = persona::find_or_make(&self.reads, &self.writes, owner, agent);
+        self.run("store persona's session", found).await
     }
 
     async fn sessions(
@@ -302,21 +313,13 @@ impl Store for Sql {
         self.run("read missed messages", missed).await
     }
 
-    async fn persona_session(
-        &self,
-        _owner: &UserId,
-        _agent: &AgentId,
-    ) -> Result<CreatedSession, StoreError> {
-        todo!()
-    }
-
     async fn answers_after(
         &self,
-        _session: &SessionId,
-        _ordinal: u64,
-        _limit: u32,
+        session: &SessionId,
+        ordinal: u64,
+        limit: u32,
     ) -> Result<Vec<Answered>, StoreError> {
-        todo!()
+        self.run("read answers", answered::after(&self.reads, session, ordinal, limit)).await
     }
 
     async fn outbox(

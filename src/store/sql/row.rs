@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 
-use crate::domain::{Author, Error, GenerationConfig, Membership, Status, Usage, Visibility};
+use crate::domain::{
+    Author, Error, ErrorCode, GenerationConfig, Membership, Status, Usage, Visibility,
+};
 
 /// A JSON object.
 pub(super) type Object = serde_json::Map<String, serde_json::Value>;
@@ -123,7 +125,7 @@ impl From<ConfigColumn> for GenerationConfig {
 }
 
 /// What a generation cost.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UsageColumn {
     input_tokens: u64,
@@ -136,7 +138,14 @@ impl UsageColumn {
     }
 }
 
-/// What broke a generation off.
+impl From<UsageColumn> for Usage {
+    fn from(column: UsageColumn) -> Self {
+        let UsageColumn { input_tokens, output_tokens } = column;
+        Self { input_tokens, output_tokens }
+    }
+}
+
+/// What broke a generation off, to be stored.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ErrorColumn<'a> {
@@ -153,5 +162,23 @@ impl<'a> ErrorColumn<'a> {
             message: &error.message,
             retry_after_ms: error.retry_after.as_ref().map(Duration::as_millis),
         })
+    }
+}
+
+/// What an [`ErrorColumn`] is read as.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct KeptError {
+    code: String,
+    message: String,
+    retry_after_ms: Option<u64>,
+}
+
+impl KeptError {
+    pub(super) fn read(self) -> sqlx::Result<Error> {
+        let Self { code, message, retry_after_ms } = self;
+        let known = ErrorCode::from_word(&code);
+        let code = known.ok_or_else(|| unreadable(format_args!("\"{code}\" is no error")))?;
+        Ok(Error { code, message, retry_after: retry_after_ms.map(Duration::from_millis) })
     }
 }

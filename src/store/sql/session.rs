@@ -2,7 +2,7 @@
 
 use super::{Db, Pool, Time, Transaction, begin, lock_user, outbox, row};
 use crate::domain::{
-    Access, EventKind, Membership, MessageId, Revoked, Session, SessionChange, SessionId,
+    Access, AgentId, EventKind, Membership, MessageId, Revoked, Session, SessionChange, SessionId,
     Timestamp, UserId, Visibility,
 };
 use crate::store::{
@@ -84,26 +84,39 @@ pub(super) async fn access(
 
 /// Makes a session and its owner's membership, where the id is free.
 pub(super) async fn create(pool: &Pool, new: &NewSession) -> sqlx::Result<CreatedSession> {
-    let title = new.title.as_deref().map(row::storable).transpose()?;
     let mut transaction = begin(pool).await?;
+    let Some(made) = insert(&mut transaction, new, None).await? else {
+        transaction.rollback().await?;
+        let access = access(pool, &new.id, &new.owner).await?;
+        return Ok(CreatedSession { created: false, access });
+    };
+    transaction.commit().await?;
+    Ok(CreatedSession { created: true, access: Some(made) })
+}
+
+/// Stores a new session and its owner's membership. `None` where its id is taken, or its owner has
+/// another with that persona: nothing was stored then.
+pub(super) async fn insert(
+    transaction: &mut Transaction,
+    new: &NewSession,
+    persona: Option<&AgentId>,
+) -> sqlx::Result<Option<Access>> {
+    let title = new.title.as_deref().map(row::storable).transpose()?;
     let made: Option<(Time,)> = sqlx::query_as(concat!(
-        "INSERT INTO session (id, owner_id, title, agent_id, visibility, created_at, updated_at) \
-         SELECT $1, $2, $3, $4, $5, at, at FROM (SELECT ",
+        "INSERT INTO session (id, owner_id, title, agent_id, visibility, persona_key, created_at, \
+         updated_at) SELECT $1, $2, $3, $4, $5, $6, at, at FROM (SELECT ",
         now!(),
-        " AS at) clock WHERE true ON CONFLICT (id) DO NOTHING RETURNING created_at",
+        " AS at) clock WHERE true ON CONFLICT DO NOTHING RETURNING created_at",
     ))
     .bind(new.id.as_str())
     .bind(new.owner.as_str())
     .bind(title)
     .bind(new.agent.as_ref().map(|agent| agent.as_str()))
     .bind(row::visibility_word(new.visibility))
-    .fetch_optional(&mut *transaction)
+    .bind(persona.map(|agent| agent.as_str()))
+    .fetch_optional(&mut **transaction)
     .await?;
-    let Some((created_at,)) = made else {
-        transaction.rollback().await?;
-        let access = access(pool, &new.id, &new.owner).await?;
-        return Ok(CreatedSession { created: false, access });
-    };
+    let Some((created_at,)) = made else { return Ok(None) };
     sqlx::query(
         "INSERT INTO session_member (session_id, user_id, role, joined_at) VALUES ($1, $2, $3, $4)",
     )
@@ -111,9 +124,8 @@ pub(super) async fn create(pool: &Pool, new: &NewSession) -> sqlx::Result<Create
     .bind(new.owner.as_str())
     .bind(row::membership_word(Membership::Owner))
     .bind(created_at)
-    .execute(&mut *transaction)
+    .execute(&mut **transaction)
     .await?;
-    transaction.commit().await?;
     let session = Session {
         id: new.id.clone(),
         owner: new.owner.clone(),
@@ -125,8 +137,7 @@ pub(super) async fn create(pool: &Pool, new: &NewSession) -> sqlx::Result<Create
         created_at: created_at.into(),
         updated_at: created_at.into(),
     };
-    let access = Some(Access { session, membership: Some(Membership::Owner) });
-    Ok(CreatedSession { created: true, access })
+    Ok(Some(Access { session, membership: Some(Membership::Owner) }))
 }
 
 /// The sessions of user `$1`, last active first: the named columns of at most `$2` of them.
@@ -144,11 +155,18 @@ macro_rules! sessions_of {
     };
 }
 
+/// An [`AccessRow`] that says which session it is.
 #[derive(sqlx::FromRow)]
-struct PageRow {
+pub(super) struct FoundSessionRow {
     id: String,
     #[sqlx(flatten)]
     access: AccessRow,
+}
+
+impl FoundSessionRow {
+    pub(super) fn read(self) -> sqlx::Result<Access> {
+        self.access.read(&row::id(&self.id)?)
+    }
 }
 
 /// One statement, which looks at all sessions of the user.
@@ -171,8 +189,9 @@ pub(super) async fn page(
         ),
     };
     // One more than asked for tells whether there are more.
-    let mut page =
-        sqlx::query_as::<Db, PageRow>(statement).bind(user.as_str()).bind(i64::from(limit) + 1);
+    let mut page = sqlx::query_as::<Db, FoundSessionRow>(statement)
+        .bind(user.as_str())
+        .bind(i64::from(limit) + 1);
     if let Some(after) = after {
         page = page.bind(Time::from(after.active_at)).bind(after.session.as_str());
     }
@@ -180,8 +199,8 @@ pub(super) async fn page(
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = rows.len() > limit;
     rows.truncate(limit);
-    let read = |row: PageRow| row.access.read(&row::id(&row.id)?);
-    let sessions: Vec<Access> = rows.into_iter().map(read).collect::<sqlx::Result<_>>()?;
+    let sessions: Vec<Access> =
+        rows.into_iter().map(FoundSessionRow::read).collect::<sqlx::Result<_>>()?;
     let last = sessions.last().filter(|_| has_more).map(|last| &last.session);
     let next = last.map(|last| SessionCursor {
         active_at: last.last_message_at.unwrap_or(last.created_at),
