@@ -3,7 +3,7 @@
 # nothing is (then it needs no root).
 #
 #   minimal   what `make cluster` needs: Redis, PostgreSQL, nginx, a C compiler
-#   tests     minimal, Node.js with npm, and tests/e2e's packages
+#   tests     minimal, Node.js with npm, and the packages of tests/e2e and examples
 #   browser   Chromium
 #   openapi   Python with venv, and tests/openapi's packages
 #
@@ -51,11 +51,11 @@ install_missing() {
     apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null >&2
 }
 
-# The end-to-end tests' packages, again only when their lock file changed.
+# install_packages FOLDER: the npm packages of its lock file, again only when that changed.
 install_packages() {
-  local lock=$ROOT/tests/e2e/package-lock.json stamp=$ROOT/tests/e2e/node_modules/.installed
+  local lock=$ROOT/$1/package-lock.json stamp=$ROOT/$1/node_modules/.installed
   if [[ -e $stamp ]] && cmp -s "$lock" "$stamp"; then return; fi
-  (cd "$ROOT/tests/e2e" && npm ci --no-audit --no-fund --loglevel=error </dev/null >&2)
+  (cd "$ROOT/$1" && npm ci --no-audit --no-fund --loglevel=error </dev/null >&2)
   cp "$lock" "$stamp"
 }
 
@@ -92,5 +92,8 @@ for part; do
 done
 command -v cargo >/dev/null || die 'cargo is missing: install Rust 1.94 or newer from https://rustup.rs'
 if ((${#missing[@]})); then install_missing; fi
-if [[ $with_packages == yes ]]; then install_packages; fi
+if [[ $with_packages == yes ]]; then
+  install_packages tests/e2e
+  install_packages examples
+fi
 if [[ $with_python == yes ]]; then install_python_packages; fi

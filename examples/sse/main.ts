@@ -37,6 +37,9 @@ async function open() {
   const path = `/chat/stream/${encodeURIComponent(sessionId)}?token=${encodeURIComponent(streamToken)}`;
   const source = new EventSource(server + path);
   let isNew = true;
+  // A new reader is given all that there is of a running answer.
+  live?.remove();
+  end();
 
   source.onopen = () => {
     if (isNew) void loadHistory();
@@ -58,13 +61,12 @@ async function open() {
     } else if ("done" in event) {
       for (const shown of list.querySelectorAll(`[data-id="${event.messageId}"]`)) shown.remove();
       if (live) live.dataset["id"] = event.messageId;
-      end();
     }
     draw();
   };
   source.addEventListener("reset", () => live?.replaceChildren());
   source.addEventListener("done", () => {
-    isThinking = false;
+    end();
     draw();
   });
   source.addEventListener("error", (event) => {
