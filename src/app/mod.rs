@@ -36,6 +36,8 @@ const NOTICES_MAX: usize = 1024;
 const REDIS_QUEUE_MAX: usize = 100_000;
 /// After how long without a sign of life the other nodes take a node's users out.
 const NODE_DEAD_AFTER: Duration = Duration::from_secs(5);
+/// What sockets speak that come without a token and say by an event who they are.
+const TOKENLESS_DIALECT: &str = "persona";
 /// The most bytes of an answer.
 const TEXT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long the tasks may take to end once nothing is left to do.
@@ -377,11 +379,14 @@ fn socket_options(
     config: &Config,
 ) -> anyhow::Result<SocketOptions> {
     let socket = &config.socket;
+    let dialect = |variable: &str, name: &str| {
+        dialects.by_name(name).with_context(|| format!("{variable}: {name} is unknown"))
+    };
+    let tokenless = config.auth.chat_auth.then(|| dialect("ALLOW_CHAT_AUTH", TOKENLESS_DIALECT));
     Ok(SocketOptions {
         node,
-        default_dialect: dialects
-            .by_name(&socket.default_dialect)
-            .with_context(|| format!("DEFAULT_DIALECT: {} is unknown", socket.default_dialect))?,
+        default_dialect: dialect("DEFAULT_DIALECT", &socket.default_dialect)?,
+        tokenless_dialect: tokenless.transpose()?,
         ping_interval: socket.ping_interval,
         ping_timeout: socket.ping_timeout,
         payload_max: socket.payload_max,

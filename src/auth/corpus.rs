@@ -19,6 +19,7 @@ fn auth() -> Auth {
         audience: Vec::new(),
         leeway: Duration::from_secs(30),
         dev_auth: false,
+        chat_auth: false,
         signing_secret: None,
         admin_scope: "tokencast:admin".to_owned(),
     }

@@ -1,6 +1,7 @@
 //! Who somebody is: finding the token of a handshake or request, verifying it, and making tokens.
 //!
-//! A token is a JWT under the one HMAC key of the cluster. What is refused is refused in three
+//! A token is a JWT under the one HMAC key of the cluster; those made here for opening SSE streams
+//! have a key of their own, so that they are good for nothing else. What is refused is refused in three
 //! words only, [`Refused`]: which check failed is nobody's business but the log's. It knows no
 //! transport beyond a request's head, and no session: what a user may do there is `chat`'s.
 
@@ -9,11 +10,13 @@ mod verifier;
 
 #[cfg(test)]
 mod corpus;
+#[cfg(test)]
+mod opening;
 
 use crate::domain::{Error, ErrorCode, SessionId, Timestamp, UserId};
 
 pub use token::find_token;
-pub use verifier::{IssueError, NewToken, TOKEN_BYTES_MAX, Verifier};
+pub use verifier::{IssueError, NewToken, Opening, STREAM_TOKEN_TTL, TOKEN_BYTES_MAX, Verifier};
 
 /// What a verified token says.
 #[derive(Debug, Clone, PartialEq)]

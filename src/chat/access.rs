@@ -125,7 +125,7 @@ impl Shared {
 /// Whoever has said who they are says the same again.
 pub(super) fn identify(caller: &Caller, user: &UserId) -> Result<Reply, Error> {
     if *user == caller.user {
-        Ok(Reply::Identified)
+        Ok(Reply::Identified { user: user.clone() })
     } else {
         Err(Error::new(ErrorCode::Auth, "userId is not that of the token"))
     }

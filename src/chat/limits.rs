@@ -99,6 +99,46 @@ fn check_text(field: &str, text: &str, chars_max: usize) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::command::RequestStream;
+    use crate::domain::{GenerationConfig, GenerationId, MessageId, SessionId};
+
+    #[test]
+    fn an_event_counts_under_its_name_but_never_as_something_else() {
+        let session = SessionId::new("s").unwrap();
+        let request = |put| {
+            Command::RequestStream(RequestStream {
+                session: session.clone(),
+                prompt: "why?".to_owned(),
+                agent: None,
+                config: GenerationConfig::default(),
+                client_message_id: None,
+                put,
+            })
+        };
+        let types = Command::Type { session: session.clone(), name: None, active: true };
+        let message = MessageId::new();
+        let joins = vec![Action::Join, Action::Subscribe, Action::ChatJoin];
+        let messages = vec![Action::Send, Action::ChatSend, Action::ChatMessage];
+        let react = Command::React { message, emoji: "+".to_owned() };
+        for (command, fitting) in [
+            (Command::Leave { session: session.clone() }, joins),
+            (request(Put::AsMessage { echo: true }), messages.clone()),
+            (request(Put::AsMessage { echo: false }), messages),
+            (request(Put::AsRequest), vec![Action::Request]),
+            (Command::StopStream { generation: GenerationId::new() }, vec![Action::Request]),
+            (Command::Delete { message }, vec![Action::Delete]),
+            (Command::See { session: session.clone(), message }, vec![Action::See]),
+            (react, vec![Action::React]),
+            (types, vec![Action::Type, Action::ChatType]),
+        ] {
+            for action in Action::ALL {
+                let fits = fitting.contains(action);
+                let expected = if fits { *action } else { fitting[0] };
+                assert_eq!(counted_as(&command, action.name()), expected, "{command:?}");
+            }
+            assert_eq!(counted_as(&command, "nonsense"), fitting[0], "{command:?}");
+        }
+    }
 
     #[test]
     fn a_title_has_up_to_200_characters_and_none_that_control() {

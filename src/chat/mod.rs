@@ -270,7 +270,7 @@ impl Chat {
             }
             Command::Leave { session } => {
                 self.leave(visit, &session).await;
-                Reply::Left
+                Reply::Left { session }
             }
             Command::Send(new) => {
                 let session = new.session.clone();

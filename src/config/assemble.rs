@@ -61,7 +61,6 @@ fn refuse_what_is_missing(reader: &mut Reader<'_>) {
     reader.choice("ROLE");
     reader.value("EIO3", parse::bool);
     reader.value("AUTH_EXPIRE", parse::bool);
-    reader.given("ALLOW_CHAT_AUTH", parse::bool);
     reader.given("OTEL_EXPORTER_OTLP_ENDPOINT", parse::text);
 }
 
@@ -110,6 +109,13 @@ fn auth(reader: &mut Reader<'_>, host: &str, clustered: bool) -> Auth {
             );
         }
     }
+    let chat_auth = reader.given("ALLOW_CHAT_AUTH", parse::bool).unwrap_or(dev_auth);
+    if chat_auth {
+        reader.warn(
+            "ALLOW_CHAT_AUTH",
+            "anybody who can connect is whichever user they name: not for production",
+        );
+    }
     let leeway = reader.value("JWT_LEEWAY", parse::duration);
     if leeway > Duration::from_secs(3600) {
         reader.refuse("JWT_LEEWAY", "is wrong, expected at most 1h");
@@ -120,6 +126,7 @@ fn auth(reader: &mut Reader<'_>, host: &str, clustered: bool) -> Auth {
         audience: reader.given("JWT_AUDIENCE", parse::list).unwrap_or_default(),
         leeway,
         dev_auth,
+        chat_auth,
         signing_secret: reader.given("SIGNING_SECRET", parse::key),
         admin_scope: reader.value("ADMIN_SCOPE", parse::scope),
     }

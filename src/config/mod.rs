@@ -131,6 +131,8 @@ pub struct Auth {
     pub leeway: Duration,
     /// Whether anybody gets a token by asking.
     pub dev_auth: bool,
+    /// Whether sockets are admitted that have no token and say by an event who they are.
+    pub chat_auth: bool,
     /// For stream tokens; derived from `jwt_secret` where unset.
     pub signing_secret: Option<SecretString>,
     /// The scope that an operator's token has.
@@ -207,7 +209,7 @@ pub struct Socket {
     pub command_queue: NonZeroUsize,
     /// The most sessions one socket may have joined.
     pub joined_max: NonZeroUsize,
-    /// What a socket speaks that does not say so.
+    /// What a socket speaks that does not say so, and whose first event several dialects have.
     pub default_dialect: String,
 }
 

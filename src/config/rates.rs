@@ -90,4 +90,15 @@ mod tests {
             assert!(rates(&format!("{}=1/1s", action.name())).is_ok(), "{action:?}");
         }
     }
+
+    #[test]
+    fn every_name_is_documented() {
+        let documented = include_str!("../../docs/CONFIGURATION.md");
+        let table = documented.split("## What users may do").nth(1).unwrap();
+        let table = table.split("`RATE_LIMITS`").next().unwrap();
+        for action in Action::ALL {
+            let name = format!("`{}`", action.name());
+            assert!(table.contains(&name), "{name} is not in docs/CONFIGURATION.md");
+        }
+    }
 }

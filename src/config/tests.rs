@@ -82,7 +82,10 @@ fn an_empty_environment_is_one_node_for_developers() {
     assert_eq!(config.agents.default.as_str(), "assistant");
     assert_eq!(config.agents.agents[0].provider, ProviderKind::Scripted);
     assert_eq!((config.logging.format, config.logging.filter.as_str()), (None, "info"));
-    assert_eq!(config.warnings.len(), 1, "DEV_AUTH is said loudly: {:?}", config.warnings);
+    assert!(config.auth.chat_auth);
+    assert_eq!(config.socket.default_dialect, "session");
+    let said: Vec<_> = config.warnings.iter().filter_map(|line| line.split(':').next()).collect();
+    assert_eq!(said, ["DEV_AUTH", "ALLOW_CHAT_AUTH"], "both are said loudly");
 }
 
 #[test]
@@ -227,7 +230,6 @@ fn what_does_not_exist_yet_is_refused_by_its_name() {
         ("ROLE", "edge"),
         ("EIO3", "true"),
         ("AUTH_EXPIRE", "true"),
-        ("DEFAULT_DIALECT", "persona"),
     ] {
         let lines = problems(&[(name, value)]);
         assert_eq!(lines.len(), 1, "{lines:?}");
@@ -235,8 +237,7 @@ fn what_does_not_exist_yet_is_refused_by_its_name() {
         assert!(lines[0].contains("this version") && !lines[0].contains("hush"), "{lines:?}");
         assert_eq!(problems(&[(name, "")]), Vec::<String>::new(), "empty is unset");
     }
-    let harmless =
-        [("ROLE", "all"), ("EIO3", "false"), ("AUTH_EXPIRE", "0"), ("DEFAULT_DIALECT", "session")];
+    let harmless = [("ROLE", "all"), ("EIO3", "false"), ("AUTH_EXPIRE", "0")];
     assert_eq!(problems(&harmless), Vec::<String>::new());
 }
 
@@ -244,14 +245,37 @@ fn what_does_not_exist_yet_is_refused_by_its_name() {
 fn what_has_no_effect_yet_is_warned_about_unless_it_is_the_default() {
     let quiet = [("JWT_SECRET", KEY), ("MODERATION", "mask"), ("RECOVERY_WINDOW", "120s")];
     assert_eq!(config(&quiet).warnings, Vec::<String>::new());
-    for (name, value) in
-        [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://h:4317"), ("ALLOW_CHAT_AUTH", "true")]
-    {
-        let warnings = config(&[("JWT_SECRET", KEY), (name, value)]).warnings;
-        assert_eq!(warnings, [format!("{name}: has no effect in this version")]);
-    }
+    let (name, value) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://h:4317");
+    let warnings = config(&[("JWT_SECRET", KEY), (name, value)]).warnings;
+    assert_eq!(warnings, [format!("{name}: has no effect in this version")]);
     let warnings = config(&[("JWT_SECRET", KEY), ("RECOVERY_WINDOW", "1m")]).warnings;
     assert!(warnings.len() == 1 && warnings[0].starts_with("RECOVERY_WINDOW: "), "{warnings:?}");
+}
+
+#[test]
+fn who_names_their_user_without_a_token_is_believed_where_the_operator_says_so() {
+    let auth = |environment: &[(&str, &str)]| {
+        let Config { auth, warnings, .. } = config(environment);
+        let said = warnings.iter().any(|line| line.starts_with("ALLOW_CHAT_AUTH: "));
+        assert_eq!(said, auth.chat_auth, "it is said loudly: {warnings:?}");
+        (auth.dev_auth, auth.chat_auth)
+    };
+    assert_eq!(auth(&[("JWT_SECRET", KEY)]), (false, false));
+    assert_eq!(auth(&[("JWT_SECRET", KEY), ("ALLOW_CHAT_AUTH", "true")]), (false, true));
+    assert_eq!(auth(&[("DEV_AUTH", "true")]), (true, true), "as a developer expects");
+    assert_eq!(auth(&[("DEV_AUTH", "true"), ("ALLOW_CHAT_AUTH", "off")]), (true, false));
+}
+
+#[test]
+fn every_dialect_may_be_the_default_and_nothing_else() {
+    for name in ["session", "subscribe", "conversation", "persona"] {
+        let config = config(&[("JWT_SECRET", KEY), ("DEFAULT_DIALECT", name)]);
+        assert_eq!(config.socket.default_dialect, name);
+        assert_eq!(config.warnings, Vec::<String>::new());
+    }
+    let lines = problems(&[("DEFAULT_DIALECT", "klingon")]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].starts_with("DEFAULT_DIALECT: \"klingon\" is wrong, expected "), "{lines:?}");
 }
 
 #[test]

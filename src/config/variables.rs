@@ -137,10 +137,10 @@ pub static VARIABLES: &[Variable] = &[
     variable("JWT_AUDIENCE", List, Nothing, "the `aud`s of which tokens must have one"),
     variable("JWT_LEEWAY", Duration, Is("30s"), "how far clocks may differ, at most 1h"),
     variable("DEV_AUTH", Bool, Depends("on only when no key is set and HOST is loopback"), "give a token to anybody who asks: never in production"),
-    variable("ALLOW_CHAT_AUTH", Bool, Depends("off; on under DEV_AUTH"), "admit sockets without a token that name their user by chat:auth").support(NotYet),
+    variable("ALLOW_CHAT_AUTH", Bool, Depends("off; on under DEV_AUTH"), "admit sockets without a token, and believe who they say by chat:auth that they are: never in production"),
     variable("AUTH_EXPIRE", Bool, Is("false"), "close a socket when its token ends")
         .support(OnlyDefault("closing sockets when their token ends does not exist in this version")),
-    variable("SIGNING_SECRET", Text, Depends("derived from JWT_SECRET"), "key of stream tokens, at least 32 bytes").secret().support(NotYet),
+    variable("SIGNING_SECRET", Text, Depends("derived from JWT_SECRET"), "key of stream tokens, at least 32 bytes; the same on every node").secret(),
     variable("ADMIN_SCOPE", Text, Is("tokencast:admin"), "the scope a token needs for /api/admin/*"),
 
     variable("AGENTS_FILE", Path, Nothing, "agents, as TOML; unset is one agent for the provider whose key is set, else scripted"),
@@ -163,8 +163,7 @@ pub static VARIABLES: &[Variable] = &[
     variable("LOG_TTL", Duration, Is("1h"), "how long they are kept after the last one"),
     variable("TAIL_LINGER", Duration, Is("5s"), "how long a node goes on following a session after its last reader"),
 
-    variable("DEFAULT_DIALECT", Choice(&["session", "subscribe", "conversation", "persona"]), Is("session"), "what a socket speaks that does not say so")
-        .support(OnlyDefault("this version speaks the session dialect only")),
+    variable("DEFAULT_DIALECT", Choice(&["session", "subscribe", "conversation", "persona"]), Is("session"), "what a socket speaks that does not say so, and whose first event several of them have"),
     variable("PING_INTERVAL", Duration, Is("25s"), "how often a client is pinged"),
     variable("PING_TIMEOUT", Duration, Is("20s"), "how long its answer may take"),
     variable("PAYLOAD_MAX", Bytes, Is("1MiB"), "the largest payload a client may send"),

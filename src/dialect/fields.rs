@@ -18,6 +18,15 @@ impl Fields {
         Self::parse(first.get())
     }
 
+    /// The same, where a bare string stands for an object that has only this field.
+    pub(super) fn of_either(args: &[&RawValue], name: &str) -> Result<Self, Error> {
+        let bare = args.first().and_then(|first| serde_json::from_str(first.get()).ok());
+        match bare {
+            Some(text) => Ok(Self([(name.to_owned(), Value::String(text))].into_iter().collect())),
+            None => Self::of(args),
+        }
+    }
+
     fn parse(json: &str) -> Result<Self, Error> {
         serde_json::from_str(json)
             .map(Self)
@@ -116,6 +125,11 @@ impl Fields {
                 range.end()
             ))
         })
+    }
+
+    pub(super) fn flag(&mut self, name: &str) -> Result<bool, Error> {
+        let value = self.value(name).ok_or_else(|| Error::invalid(format!("{name} is missing")))?;
+        value.as_bool().ok_or_else(|| Error::invalid(format!("{name} must be true or false")))
     }
 
     /// An object within the object.

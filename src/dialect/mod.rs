@@ -4,6 +4,7 @@
 //! Pure: a dialect knows JSON and the domain, no transport, no runtime and no other dialect. A
 //! new one is one file and one line in [`Dialects::new`].
 
+mod acks;
 mod conversation;
 mod fields;
 mod ids;

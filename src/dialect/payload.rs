@@ -52,6 +52,12 @@ pub struct AttachmentBody {
     metadata: Option<Map<String, Value>>,
 }
 
+/// A session's id, as a pattern.
+pub const SESSION_ID: &str = "^[A-Za-z0-9._:-]{1,128}$";
+/// An agent's id, as a pattern.
+pub const AGENT_ID: &str = "^[A-Za-z0-9._-]{1,64}$";
+/// Texts without NUL, as a pattern.
+pub const NO_NUL: &str = r"^[^\u0000]*$";
 /// Texts without control characters, as a pattern.
 pub const NO_CONTROLS: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 /// [`is_harmless_url`] as a pattern, but for the case of the schemes.

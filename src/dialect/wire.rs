@@ -62,10 +62,20 @@ impl From<Membership> for RoleJson {
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
-enum AuthorJson {
+pub(super) enum AuthorJson {
     User,
     Assistant,
     System,
+}
+
+impl From<Author> for AuthorJson {
+    fn from(author: Author) -> Self {
+        match author {
+            Author::User => Self::User,
+            Author::Assistant => Self::Assistant,
+            Author::System => Self::System,
+        }
+    }
 }
 
 /// `Session`, as the caller sees it.
@@ -156,11 +166,7 @@ impl<'a> From<&'a Message> for MessageJson<'a> {
             session_id: message.session.as_str(),
             user_id: message.user.as_ref().map(UserId::as_str),
             agent_id: message.agent.as_ref().map(|agent| agent.as_str()),
-            role: match message.author {
-                Author::User => AuthorJson::User,
-                Author::Assistant => AuthorJson::Assistant,
-                Author::System => AuthorJson::System,
-            },
+            role: message.author.into(),
             content: &message.content,
             metadata: &message.metadata,
             tokens: message.tokens,

@@ -10,13 +10,19 @@ use super::{
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
     /// To `Identify`.
-    Identified,
+    Identified {
+        /// Who one is now.
+        user: UserId,
+    },
     /// To `Join`.
     Joined(Box<Joined>),
     /// To `JoinPersona`.
     JoinedPersona(Box<JoinedPersona>),
     /// To `Leave`.
-    Left,
+    Left {
+        /// Which.
+        session: SessionId,
+    },
     /// To `Send`.
     Sent {
         /// As it is stored.

@@ -1,120 +1,294 @@
 //! What a member that stayed behind is owed, and bringing it there.
 
-use super::members::Behind;
+use std::sync::Arc;
+
+use super::members::{Owed, Unwanted};
+use super::place::{self, Behind, Has};
 use super::show::is_shown;
-use super::tail::{Recent, TailState};
+use super::tail::{Recent, Running, TailState};
 use super::{Offer, ReaderId};
 use crate::dialect::{Dialects, Frame, Shown, TextShown, Vocabulary};
 use crate::domain::text::utf16_len;
-use crate::domain::{EventKind, SessionId};
+use crate::domain::{AgentId, Cursor, Event, GenerationId, Message, MessageId, SessionId};
 use crate::telemetry::metrics;
 
 impl TailState {
-    /// Offers a member that is behind what it is owed: the events in order, what was missing of
-    /// each answer joined into one text before its end, and of each running answer after them.
+    /// Offers a member that is behind what it is owed: the ends of answers from the store, the
+    /// events in order, what was missing of each answer joined into one text before its end, and of
+    /// each running answer after them. What is about one event is offered together.
     pub(super) fn catch_up(&mut self, dialects: &Dialects, id: ReaderId) {
-        let Some((reader, mut behind, known)) = self.members.owed(id) else { return };
-        let dialect = dialects.vocabulary(reader.dialect());
-        let kept_from = self.applied - self.recent.len() as u64;
-        if behind.applied < kept_from {
+        let Some(mut owed) = self.members.owed(id) else { return };
+        let kept_from = self.kept_from();
+        if owed.behind.applied < kept_from {
             tracing::info!(session = %self.session, "a reader fell behind what is kept");
             self.members.remove(id);
-            reader.close();
+            owed.reader.close();
             return;
         }
-        let skip = usize::try_from(behind.applied - kept_from).unwrap_or(usize::MAX);
+        let words = Words {
+            vocabulary: dialects.vocabulary(owed.reader.dialect()),
+            session: &self.session,
+        };
+        if self.bring(&words, &mut owed) {
+            self.members.goes_on(owed, &self.cursor);
+        } else {
+            self.members.stays(owed);
+        }
+    }
+
+    /// `false` where the reader did not take all of it.
+    fn bring(&self, words: &Words<'_>, owed: &mut Owed) -> bool {
+        let Owed { reader, behind, unwanted } = owed;
+        let took = |frames: &[Frame]| frames.is_empty() || reader.offer(frames) == Offer::Taken;
+        while let Some(event) = behind.ended.front() {
+            let mut cursor = behind.cursor.clone();
+            let frames = self.ended(words, event, behind, &mut cursor);
+            if !took(&frames) {
+                return false;
+            }
+            behind.cursor = cursor;
+            behind.ended.pop_front();
+        }
+        let skip = usize::try_from(behind.applied - self.kept_from()).unwrap_or(usize::MAX);
         for recent in self.recent.iter().skip(skip) {
-            let frames = match recent.event.kind.brings() {
-                Some(message) if known.contains(&message) => Vec::new(),
-                _ => owed_event(dialect, &self.session, recent, &behind),
-            };
-            if !frames.is_empty() && reader.offer(&frames) != Offer::Taken {
-                self.members.settle(id, Some(behind));
-                return;
+            let mut cursor = behind.cursor.clone();
+            let mut found = None;
+            let mut frames = Vec::new();
+            if !self.has(recent, behind) {
+                let generation = recent.event.kind.generation();
+                found = behind.found.iter().position(|found| Some(found.generation) == generation);
+                frames = self.event(words, recent, behind, unwanted, &mut cursor);
             }
+            if !took(&frames) {
+                return false;
+            }
+            if let Some(found) = found
+                && is_shown(&recent.event.kind)
+            {
+                behind.found.remove(found);
+            }
+            behind.cursor = cursor;
             behind.applied += 1;
-            advance(&mut behind, &recent.event.kind);
         }
+        behind.cursor.position = self.cursor.position;
+        behind.cursor.ordinal = behind.cursor.ordinal.max(self.cursor.ordinal);
         for running in &self.running {
-            let from = behind.text(running.generation, running.attempt);
-            let Some((delta, utf16_offset)) = running.text.after(from) else { continue };
-            if delta.is_empty() || known.contains(&running.message) {
-                continue;
+            let mut cursor = behind.cursor.clone();
+            let frames = if unwanted.knows(running.message) {
+                Vec::new()
+            } else {
+                self.text(words, running, behind, &mut cursor)
+            };
+            if !took(&frames) {
+                return false;
             }
-            let frames = dialect.encode(
-                &self.session,
-                Shown::Text(TextShown {
-                    generation: running.generation,
-                    message: running.message,
-                    seq: running.seq,
-                    utf16_offset,
-                    delta,
-                    so_far: running.text.as_str(),
-                    tokens: running.tokens,
-                    cursor: None,
-                }),
-            );
-            metrics::handles().coalesced_chunks.increment(1);
-            if reader.offer(&frames) != Offer::Taken {
-                self.members.settle(id, Some(behind));
-                return;
-            }
-            behind.set_text(running.generation, running.attempt, running.text.len());
+            behind.cursor = cursor;
+            behind.found.retain(|found| found.generation != running.generation);
         }
-        self.members.settle(id, None);
+        true
     }
-}
 
-/// What a member that stands at `behind` is shown of one event.
-fn owed_event(
-    dialect: &dyn Vocabulary,
-    session: &SessionId,
-    recent: &Recent,
-    behind: &Behind,
-) -> Vec<Frame> {
-    let event = &recent.event;
-    let mut frames = Vec::new();
-    if let (Some(generation), Some(answer)) = (event.kind.generation(), event.kind.answer()) {
-        let from = behind.any_text(generation);
-        let rest = usize::try_from(from).ok().and_then(|from| answer.content.get(from..));
-        if let Some(delta) = rest.filter(|delta| !delta.is_empty()) {
-            frames = dialect.encode(
-                session,
-                Shown::Text(TextShown {
-                    generation,
-                    message: answer.id,
-                    seq: recent.seq.saturating_sub(1),
-                    utf16_offset: utf16_len(&answer.content) - utf16_len(delta),
-                    delta,
-                    so_far: &answer.content,
-                    tokens: answer.tokens.unwrap_or(0),
-                    cursor: None,
-                }),
-            );
-            metrics::handles().coalesced_chunks.increment(1);
+    /// Whether a member that stands at `behind` was shown an event, or must not be any more.
+    fn has(&self, recent: &Recent, behind: &Behind) -> bool {
+        let cursor = &behind.cursor;
+        match recent.position {
+            Some(position) => position <= cursor.position,
+            // The log does not have it, but it may have the end of the same answer.
+            None => recent.event.kind.generation().is_some_and(|generation| {
+                self.recent.iter().any(|end| {
+                    end.event.kind.answer().is_some()
+                        && end.event.kind.generation() == Some(generation)
+                        && end.position.is_some_and(|position| position <= cursor.position)
+                })
+            }),
         }
     }
-    if is_shown(&event.kind) {
+
+    /// An event, with what is missing of the text that it ends; moves `cursor` on.
+    fn event(
+        &self,
+        words: &Words<'_>,
+        recent: &Recent,
+        behind: &Behind,
+        unwanted: &mut Unwanted,
+        cursor: &mut Cursor,
+    ) -> Vec<Frame> {
+        let Recent { event, seq, attempt, .. } = recent;
+        let is_past = place::is_past(cursor, &event.kind);
+        let is_wanted = !is_past && is_shown(&event.kind) && !unwanted.skips(event);
+        let mut frames = Vec::new();
+        if is_wanted {
+            frames = words.running(behind, event.kind.generation());
+            if let (Some(generation), Some(answer)) = (event.kind.generation(), event.kind.answer())
+            {
+                let ended = Ended { generation, answer, attempt: *attempt, seq: *seq };
+                frames.extend(words.rest(&ended, recent.is_in_order(), cursor));
+            }
+        }
+        if !is_past || event.kind.answer().is_some() {
+            place::advance_texts(cursor, &event.kind, recent.is_in_order());
+        }
+        cursor.position = cursor.position.max(recent.place);
+        cursor.ordinal = cursor.ordinal.max(recent.ordinal);
+        if is_wanted {
+            let cursor = recent.is_in_order().then_some(&*cursor);
+            frames.extend(words.say(Shown::Event { event, seq: *seq, cursor }));
+        }
         frames
-            .extend(dialect.encode(session, Shown::Event { event, seq: recent.seq, cursor: None }));
     }
-    frames
+
+    /// The end of an answer from the store, its missing text first; moves `cursor` on.
+    fn ended(
+        &self,
+        words: &Words<'_>,
+        event: &Arc<Event>,
+        behind: &Behind,
+        cursor: &mut Cursor,
+    ) -> Vec<Frame> {
+        let (Some(generation), Some(answer)) = (event.kind.generation(), event.kind.answer())
+        else {
+            return Vec::new();
+        };
+        if place::is_past(cursor, &event.kind) {
+            return Vec::new();
+        }
+        // As long as there are more, it has to come back to the store for them.
+        let place = std::mem::replace(&mut cursor.position, behind.since);
+        let ended = Ended { generation, answer, attempt: 0, seq: 2 };
+        let mut frames = words.rest(&ended, true, cursor);
+        if behind.ended.len() == 1 {
+            cursor.position = place;
+        }
+        let is_running = self.running.iter().any(|running| running.generation == generation);
+        let is_ahead = self.cursor.ordinal > 0 && answer.ordinal > self.cursor.ordinal;
+        place::advance_texts(cursor, &event.kind, !is_running && !is_ahead);
+        cursor.ordinal = cursor.ordinal.max(answer.ordinal);
+        frames.extend(words.say(Shown::Event { event, seq: 2, cursor: Some(cursor) }));
+        cursor.position = place;
+        frames
+    }
+
+    /// What is missing of a running answer; moves `cursor` on.
+    fn text(
+        &self,
+        words: &Words<'_>,
+        running: &Running,
+        behind: &Behind,
+        cursor: &mut Cursor,
+    ) -> Vec<Frame> {
+        let Running { generation, attempt, seq, text, .. } = running;
+        let mut frames = words.running(behind, Some(*generation));
+        let from = match place::has_running(cursor, running) {
+            Has::Over => return Vec::new(),
+            Has::Upto(from) => from,
+            Has::Unfit => {
+                place::set_text(cursor, *generation, *attempt, 0);
+                let Running { message, agent, .. } = running;
+                frames.extend(words.reset(*generation, *message, agent, *seq, cursor));
+                0
+            }
+        };
+        place::set_text(cursor, *generation, *attempt, text.len());
+        let Some((delta, utf16_offset)) = text.after(from) else { return frames };
+        if !delta.is_empty() {
+            metrics::handles().coalesced_chunks.increment(1);
+            frames.extend(words.say(Shown::Text(TextShown {
+                generation: *generation,
+                message: running.message,
+                seq: *seq,
+                utf16_offset,
+                delta,
+                so_far: text.as_str(),
+                tokens: running.tokens,
+                cursor: Some(cursor),
+            })));
+        }
+        frames
+    }
 }
 
-/// Where a member stands after an event.
-fn advance(behind: &mut Behind, kind: &EventKind) {
-    match kind {
-        EventKind::GenerationStarted { generation, attempt, .. }
-        | EventKind::GenerationReset { generation, attempt, .. } => {
-            behind.set_text(*generation, *attempt, 0);
-        }
-        EventKind::GenerationResumed { generation, attempt, .. } => {
-            behind.rename_attempt(*generation, *attempt);
-        }
-        kind => {
-            if let (Some(generation), Some(_)) = (kind.generation(), kind.answer()) {
-                behind.forget(generation);
-            }
-        }
+/// An answer that has ended, the attempt whose text it has (0: not known), and the number of the
+/// next chunk.
+struct Ended<'a> {
+    generation: GenerationId,
+    answer: &'a Message,
+    attempt: u32,
+    seq: u64,
+}
+
+/// How one reader is shown the session.
+struct Words<'a> {
+    vocabulary: &'a dyn Vocabulary,
+    session: &'a SessionId,
+}
+
+impl Words<'_> {
+    fn say(&self, shown: Shown<'_>) -> Vec<Frame> {
+        self.vocabulary.encode(self.session, shown)
     }
+
+    /// That an answer is running, where the reader found it so and was not told.
+    fn running(&self, behind: &Behind, generation: Option<GenerationId>) -> Vec<Frame> {
+        let found = behind.found.iter().find(|found| Some(found.generation) == generation);
+        found.map_or_else(Vec::new, |found| {
+            self.say(Shown::Running {
+                generation: found.generation,
+                message: found.message,
+                agent: &found.agent,
+            })
+        })
+    }
+
+    /// That what the reader has of an answer is void.
+    fn reset(
+        &self,
+        generation: GenerationId,
+        message: MessageId,
+        agent: &AgentId,
+        seq: u64,
+        cursor: &Cursor,
+    ) -> Vec<Frame> {
+        let attempt = place::text(cursor, generation).map_or(0, |text| text.attempt);
+        let event = place::made_reset(generation, message, agent.clone(), attempt);
+        self.say(Shown::Event { event: &event, seq, cursor: Some(cursor) })
+    }
+
+    /// What the reader lacks of the text of an answer that has ended. `is_known`: the cursor may
+    /// be told, since the log or the store has the answer.
+    fn rest(&self, ended: &Ended<'_>, is_known: bool, cursor: &mut Cursor) -> Vec<Frame> {
+        let Ended { generation, answer, attempt, seq } = ended;
+        let content = &answer.content;
+        let mut frames = Vec::new();
+        let from = match place::has_ended(cursor, *generation, *attempt, content) {
+            Has::Over => return frames,
+            Has::Upto(from) => from,
+            Has::Unfit => {
+                place::set_text(cursor, *generation, *attempt, 0);
+                let agent = answer.agent.clone().unwrap_or_else(nobody);
+                frames = self.reset(*generation, answer.id, &agent, *seq, cursor);
+                0
+            }
+        };
+        place::set_text(cursor, *generation, *attempt, content.len() as u64);
+        let delta = usize::try_from(from).ok().and_then(|from| content.get(from..));
+        if let Some(delta) = delta.filter(|delta| !delta.is_empty()) {
+            metrics::handles().coalesced_chunks.increment(1);
+            frames.extend(self.say(Shown::Text(TextShown {
+                generation: *generation,
+                message: answer.id,
+                seq: seq.saturating_sub(1),
+                utf16_offset: utf16_len(content) - utf16_len(delta),
+                delta,
+                so_far: content,
+                tokens: answer.tokens.unwrap_or(0),
+                cursor: is_known.then_some(&*cursor),
+            })));
+        }
+        frames
+    }
+}
+
+/// Stands where an answer does not say whose it is.
+fn nobody() -> AgentId {
+    AgentId::new("agent").expect("it is a valid id")
 }

@@ -1,70 +1,61 @@
 //! A session's readers on this node: handing frames to those that are live, and remembering where
 //! those stand that are not.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::tail::Running;
-use super::{Offer, Reader, ReaderId, Standing};
+use super::place::{self, Behind};
+use super::{FromStore, Offer, Reader, ReaderId, SENT_MAX, Standing};
 use crate::dialect::{Dialects, Frame, Shown};
-use crate::domain::{GenerationId, MessageId, Revoked, SessionId, UserId};
+use crate::domain::{Cursor, Event, EventKind, MessageId, Revoked, SessionId, TextCursor, UserId};
 
-/// Where a member stands that was not given everything: how many of the tail's events, and how
-/// much of each running text.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Behind {
-    /// Counts the events that the tail has applied.
-    pub applied: u64,
-    /// Attempt and byte offset, per generation; one that is not listed stands at 0.
-    texts: Vec<(GenerationId, u32, u64)>,
-    /// Nothing is offered before [`Members::admit`].
-    held: bool,
+/// What a live member's cursor has that the tail's has not: such a member is shown everything by
+/// itself, since its frames are nobody else's.
+struct Apart {
+    ordinal: u64,
+    texts: Vec<TextCursor>,
 }
 
-impl Behind {
-    /// A reader that joins now and has `texts` (UTF-16 offsets) of the running answers. An offset
-    /// that does not exist in the text counts as 0.
-    pub(super) fn new(applied: u64, running: &[Running], texts: &[(GenerationId, u64)]) -> Self {
-        let known = running.iter().filter_map(|running| {
-            let (id, utf16) = texts.iter().find(|(id, _)| *id == running.generation)?;
-            Some((*id, running.attempt, running.text.byte_offset(*utf16)?))
-        });
-        Self { applied, texts: known.collect(), held: true }
+/// Messages that a member is not shown.
+#[derive(Debug, Default)]
+pub(super) struct Unwanted {
+    /// It was given them from the store, before the log had them: what is still to come and brings
+    /// these is not for it; what changes them is. At most a page of them.
+    known: HashSet<MessageId>,
+    /// It sends them itself; at most [`SENT_MAX`].
+    sent: VecDeque<MessageId>,
+}
+
+impl Unwanted {
+    /// Whether it was given this message, by which it needs nothing that brings it.
+    pub(super) fn knows(&self, message: MessageId) -> bool {
+        self.known.contains(&message)
     }
 
-    /// A reader that was live up to here and did not take what came next.
-    pub(super) fn at(applied: u64, running: &[Running]) -> Self {
-        let texts = running.iter().map(|r| (r.generation, r.attempt, r.text.len()));
-        Self { applied, texts: texts.collect(), held: false }
+    /// Whether an event that passes is not for it. What it sent itself passes once.
+    pub(super) fn skips(&mut self, event: &Event) -> bool {
+        if let EventKind::MessageNew(message) = &event.kind
+            && let Some(at) = self.sent.iter().position(|sent| *sent == message.id)
+        {
+            self.sent.remove(at);
+            return true;
+        }
+        event.kind.brings().is_some_and(|message| self.knows(message))
     }
 
-    /// How much of an attempt's text it has, in bytes.
-    pub(super) fn text(&self, generation: GenerationId, attempt: u32) -> u64 {
-        let found = self.texts.iter().find(|(id, ..)| *id == generation);
-        found.filter(|(_, known, _)| *known == attempt).map_or(0, |(.., offset)| *offset)
-    }
-
-    /// How much of a generation's text it has, in bytes, whichever attempt wrote it.
-    pub(super) fn any_text(&self, generation: GenerationId) -> u64 {
-        let found = self.texts.iter().find(|(id, ..)| *id == generation);
-        found.map_or(0, |(.., offset)| *offset)
-    }
-
-    pub(super) fn set_text(&mut self, generation: GenerationId, attempt: u32, offset: u64) {
-        self.forget(generation);
-        self.texts.push((generation, attempt, offset));
-    }
-
-    /// Another attempt goes on from the same text.
-    pub(super) fn rename_attempt(&mut self, generation: GenerationId, attempt: u32) {
-        if let Some(text) = self.texts.iter_mut().find(|(id, ..)| *id == generation) {
-            text.1 = attempt;
+    fn skips_shown(&mut self, shown: Shown<'_>) -> bool {
+        match shown {
+            Shown::Event { event, .. } => self.skips(event),
+            shown => shown.brings().is_some_and(|message| self.knows(message)),
         }
     }
+}
 
-    pub(super) fn forget(&mut self, generation: GenerationId) {
-        self.texts.retain(|(id, ..)| *id != generation);
-    }
+/// A member that is behind and may be offered something. Given back by [`Members::settle`].
+pub(super) struct Owed {
+    pub reader: Arc<dyn Reader>,
+    pub behind: Behind,
+    pub unwanted: Unwanted,
 }
 
 struct Member {
@@ -74,34 +65,72 @@ struct Member {
     behind: Option<Behind>,
     /// It came as a guest, and guests may not stay: nothing is offered before [`Members::keep`].
     suspended: bool,
-    /// Messages that it was given from the store, before the log had them: what is still to come
-    /// and brings these is not for it; what changes them is. At most a page of them.
-    known: HashSet<MessageId>,
+    unwanted: Unwanted,
+    /// Only while it is live.
+    apart: Option<Box<Apart>>,
+}
+
+impl Member {
+    /// Where it is live, at `place`, it is behind from now on.
+    fn stay(&mut self, place: impl FnOnce() -> Behind) {
+        let apart = self.apart.take();
+        let behind = self.behind.get_or_insert_with(place);
+        if let Some(Apart { ordinal, texts }) = apart.map(|apart| *apart) {
+            behind.cursor.ordinal = behind.cursor.ordinal.max(ordinal);
+            texts.into_iter().for_each(|text| place::put(&mut behind.cursor, text));
+        }
+    }
+}
+
+/// Whether a reader that has everything has to remember this by itself: text of an answer whose
+/// start the tail does not know, or the end of one that the log still has to bring.
+fn is_apart(text: &TextCursor, live: &Cursor) -> bool {
+    match place::text(live, text.generation) {
+        None => !place::is_over(text),
+        Some(known) => place::is_over(text) && !place::is_over(known),
+    }
 }
 
 /// The readers of one session.
 #[derive(Default)]
-pub(super) struct Members(Vec<Member>);
+pub(super) struct Members {
+    all: Vec<Member>,
+    /// Those that stand apart and are owed what was just shown to the others.
+    passed: Vec<ReaderId>,
+}
 
 impl Members {
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
     /// Adds a reader; one that is a member already keeps its place, with its new standing.
-    pub(super) fn add(&mut self, reader: Arc<dyn Reader>, standing: Standing, behind: Behind) {
+    /// `false` for such a one.
+    pub(super) fn add(
+        &mut self,
+        reader: Arc<dyn Reader>,
+        standing: Standing,
+        behind: Behind,
+    ) -> bool {
         if let Some(index) = self.index(reader.id()) {
-            self.0[index].standing = standing;
-            return;
+            self.all[index].standing = standing;
+            return false;
         }
-        let behind = Some(behind);
-        self.0.push(Member { reader, standing, behind, suspended: false, known: HashSet::new() });
+        self.all.push(Member {
+            reader,
+            standing,
+            behind: Some(behind),
+            suspended: false,
+            unwanted: Unwanted::default(),
+            apart: None,
+        });
+        true
     }
 
     pub(super) fn remove(&mut self, reader: ReaderId) -> bool {
         let found = self.index(reader);
         if let Some(index) = found {
-            self.0.swap_remove(index);
+            self.all.swap_remove(index);
         }
         found.is_some()
     }
@@ -115,7 +144,7 @@ impl Members {
         revoked: &Revoked,
         place: impl Fn() -> Behind,
     ) {
-        self.0.retain_mut(|member| {
+        self.all.retain_mut(|member| {
             let (concerned, stays) = match revoked {
                 Revoked::User(user) => (member.reader.user() == user, false),
                 Revoked::Guests => (member.standing == Standing::Guest, true),
@@ -125,19 +154,19 @@ impl Members {
                 return true;
             }
             member.suspended = true;
-            member.behind.get_or_insert_with(&place);
+            member.stay(&place);
             member.reader.revoke(session);
             stays
         });
     }
 
     pub(super) fn is_suspended(&self, reader: ReaderId) -> bool {
-        self.index(reader).is_some_and(|index| self.0[index].suspended)
+        self.index(reader).is_some_and(|index| self.all[index].suspended)
     }
 
     /// A suspended reader's user belongs to the session: it goes on. `false` where it is none.
     pub(super) fn keep(&mut self, reader: ReaderId) -> bool {
-        let suspended = self.0.iter_mut().find(|m| m.reader.id() == reader && m.suspended);
+        let suspended = self.all.iter_mut().find(|m| m.reader.id() == reader && m.suspended);
         let Some(member) = suspended else { return false };
         member.suspended = false;
         member.standing = Standing::Belongs;
@@ -149,36 +178,64 @@ impl Members {
         let is_held = |member: &Member| {
             member.suspended || member.behind.as_ref().is_some_and(|behind| behind.held)
         };
-        self.0.iter().filter(move |member| !is_held(member)).map(|member| &member.reader)
+        self.all.iter().filter(move |member| !is_held(member)).map(|member| &member.reader)
     }
 
     /// Lets a held member be offered what it is owed; from now on it is not shown the messages it
-    /// has.
-    pub(super) fn admit(&mut self, reader: ReaderId, known: HashSet<MessageId>) {
+    /// has. `place`: of one that is live.
+    pub(super) fn admit(&mut self, reader: ReaderId, from_store: FromStore, place: Behind) {
         let Some(index) = self.index(reader) else { return };
-        let member = &mut self.0[index];
+        let member = &mut self.all[index];
+        member.unwanted.known = from_store.known;
+        if !from_store.ended.is_empty() {
+            member.stay(|| place.clone());
+        }
         if let Some(behind) = &mut member.behind {
             behind.held = false;
+            behind.ended.extend(from_store.ended);
         }
-        member.known = known;
     }
 
-    /// The reader, its place and the messages it has, where it is behind and may be offered
-    /// something.
-    pub(super) fn owed(
-        &self,
-        reader: ReaderId,
-    ) -> Option<(Arc<dyn Reader>, Behind, HashSet<MessageId>)> {
-        let member = self.0.get(self.index(reader)?).filter(|member| !member.suspended)?;
-        let behind = member.behind.as_ref().filter(|behind| !behind.held)?;
-        Some((member.reader.clone(), behind.clone(), member.known.clone()))
+    /// A member is not shown the message of this id when it comes.
+    pub(super) fn sends(&mut self, reader: ReaderId, message: MessageId) {
+        let Some(index) = self.index(reader) else { return };
+        let sent = &mut self.all[index].unwanted.sent;
+        if sent.len() == SENT_MAX {
+            sent.pop_front();
+        }
+        sent.push_back(message);
     }
 
-    /// Notes where a reader stands after it was caught up; `None`: it is live.
-    pub(super) fn settle(&mut self, reader: ReaderId, behind: Option<Behind>) {
-        if let Some(index) = self.index(reader) {
-            self.0[index].behind = behind;
-        }
+    /// Takes a reader's place, where it is behind and may be offered something.
+    pub(super) fn owed(&mut self, reader: ReaderId) -> Option<Owed> {
+        let index = self.index(reader)?;
+        let member = self.all.get_mut(index).filter(|member| !member.suspended)?;
+        let behind = member.behind.take_if(|behind| !behind.held)?;
+        let unwanted = std::mem::take(&mut member.unwanted);
+        Some(Owed { reader: member.reader.clone(), behind, unwanted })
+    }
+
+    /// A reader that was caught up stays at its place.
+    pub(super) fn stays(&mut self, owed: Owed) {
+        let Some(index) = self.index(owed.reader.id()) else { return };
+        self.all[index].unwanted = owed.unwanted;
+        self.all[index].behind = Some(owed.behind);
+    }
+
+    /// A reader that was caught up has everything: it is live, where the tail's cursor says `live`.
+    pub(super) fn goes_on(&mut self, owed: Owed, live: &Cursor) {
+        let Some(index) = self.index(owed.reader.id()) else { return };
+        let own = owed.behind.cursor;
+        let texts: Vec<_> = own.texts.into_iter().filter(|text| is_apart(text, live)).collect();
+        let differs = !texts.is_empty() || own.ordinal > live.ordinal;
+        let member = &mut self.all[index];
+        member.unwanted = owed.unwanted;
+        member.apart = differs.then(|| Box::new(Apart { ordinal: own.ordinal, texts }));
+    }
+
+    /// Those that were not handed something because they stand apart.
+    pub(super) fn passed(&mut self) -> Vec<ReaderId> {
+        std::mem::take(&mut self.passed)
     }
 
     /// Hands `shown` to every live member, but for the devices of `except`, encoding once per
@@ -194,12 +251,18 @@ impl Members {
     ) {
         let mut encoded: Vec<Option<Vec<Frame>>> = vec![None; dialects.slots()];
         let mut gone = Vec::new();
-        let about = shown.brings();
-        for member in &mut self.0 {
-            if member.behind.is_some()
-                || except.is_some_and(|user| user == member.reader.user())
-                || about.is_some_and(|message| member.known.contains(&message))
+        for member in &mut self.all {
+            if member.behind.is_some() || except.is_some_and(|user| user == member.reader.user()) {
+                continue;
+            }
+            if member.apart.is_some()
+                && let Some(behind) = place()
             {
+                member.stay(|| behind.clone());
+                self.passed.push(member.reader.id());
+                continue;
+            }
+            if member.unwanted.skips_shown(shown) {
                 continue;
             }
             let dialect = member.reader.dialect();
@@ -220,6 +283,6 @@ impl Members {
     }
 
     fn index(&self, reader: ReaderId) -> Option<usize> {
-        self.0.iter().position(|member| member.reader.id() == reader)
+        self.all.iter().position(|member| member.reader.id() == reader)
     }
 }

@@ -9,6 +9,7 @@
 
 mod catch_up;
 mod members;
+mod place;
 mod refill;
 mod roster;
 mod show;
@@ -27,9 +28,12 @@ use crate::domain::{
 };
 use crate::lifecycle::Tasks;
 
-use members::Behind;
+use place::Behind;
 use roster::Roster;
 use tail::{Gate, Tail};
+
+/// The most messages on their way that a member is not to be shown; one more, and the oldest is.
+pub const SENT_MAX: usize = 64;
 
 /// One reader's number on this node, never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -223,10 +227,7 @@ impl Hub {
         standing: Standing,
         start: Start<'_>,
     ) -> Result<Entered, AdapterError> {
-        let texts = match start {
-            Start::Now(texts) => texts,
-            Start::After(_) => todo!(),
-        };
+        let mut has_looked = false;
         loop {
             let tail = self.shared.tail(session);
             let mut gate = tail.gate.lock().await;
@@ -238,10 +239,22 @@ impl Hub {
                 }
                 Gate::Open => {}
             }
+            if let Start::After(cursor) = start
+                && !std::mem::replace(&mut has_looked, true)
+                && tail.state().is_short_of(cursor)
+            {
+                // The reader comes from a node that was quicker.
+                drop(gate);
+                refill::look(&self.shared, &tail).await;
+                continue;
+            }
             let mut state = tail.state();
-            let behind = Behind::new(state.applied(), &state.running, texts);
-            state.members.add(reader, standing, behind);
-            return Ok(Entered { active: state.active(), is_whole: true });
+            let (behind, is_whole) = match start {
+                Start::Now(texts) => (Behind::now(&state, texts), true),
+                Start::After(cursor) => Behind::after(&state, cursor),
+            };
+            let is_new = state.members.add(reader, standing, behind);
+            return Ok(Entered { active: state.active(), is_whole: is_whole || !is_new });
         }
     }
 
@@ -249,13 +262,16 @@ impl Hub {
     pub fn go_live(&self, session: &SessionId, reader: ReaderId, from_store: FromStore) {
         let Some(tail) = self.shared.watched(session) else { return };
         let mut state = tail.state();
-        state.members.admit(reader, from_store.known);
+        let place = Behind::at(state.applied, &state.cursor);
+        state.members.admit(reader, from_store, place);
         state.catch_up(&self.shared.dialects, reader);
     }
 
-    /// A member is about to send a message that it is not to be shown.
-    pub fn sends(&self, _session: &SessionId, _reader: ReaderId, _message: MessageId) {
-        todo!()
+    /// A member is about to send a message that it is not to be shown. Remembered until the message
+    /// comes by, of the last [`SENT_MAX`] that a member sends so.
+    pub fn sends(&self, session: &SessionId, reader: ReaderId, message: MessageId) {
+        let Some(tail) = self.shared.watched(session) else { return };
+        tail.state().members.sends(reader, message);
     }
 
     /// A slow reader can take more: offers it what it is owed in these sessions.

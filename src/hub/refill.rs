@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::Shared;
 use super::tail::{Applied, Gate, Tail};
@@ -20,6 +20,8 @@ const PAGE: u64 = 128;
 const TAILS_AT_ONCE: usize = 64;
 /// How often idle tails are looked for.
 const IDLE_EVERY: Duration = Duration::from_secs(1);
+/// How long a reader that joins waits for the tail to hear what it has heard of.
+const LOOK_WITHIN: Duration = Duration::from_secs(1);
 /// The longest pause between two tries to fill a gap.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
@@ -55,19 +57,40 @@ async fn refill(shared: &Shared, tail: &Tail) {
     let mut pause = Duration::from_millis(5);
     while *tail.gate.lock().await != Gate::Closed {
         match read_on(shared, tail).await {
-            Ok(()) if tail.state().end_refill(&shared.dialects) == Applied::Yes => return,
+            Ok(()) if tail.state().end_refill(&shared.dialects) == Applied::Yes => break,
             Ok(()) => {}
             Err(error) => tracing::debug!(session = %tail.session, %error, "fill gap"),
         }
         sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }
+    tail.filled.notify_waiters();
+}
+
+/// Has a tail read on now, and waits until it has, but not for long: Redis may be away.
+///
+/// # Cancel safety
+/// Dropped, it is read all the same.
+pub(super) async fn look(shared: &Shared, tail: &Arc<Tail>) {
+    if tail.state().begin_refill() {
+        spawn(shared, tail.clone());
+    }
+    let filled = async {
+        loop {
+            let filled = tail.filled.notified();
+            if tail.state().is_live() {
+                return;
+            }
+            filled.await;
+        }
+    };
+    let _ = timeout(LOOK_WITHIN, filled).await;
 }
 
 /// Reads on from where the tail is: the log first, since its events say which texts there are.
 async fn read_on(shared: &Shared, tail: &Tail) -> Result<(), AdapterError> {
     loop {
-        let after = tail.state().position;
+        let after = tail.state().cursor.position;
         let page = shared.adapter.read(&tail.session, after, PAGE).await?;
         let mut state = tail.state();
         if !page.contiguous
@@ -136,7 +159,7 @@ async fn compare(shared: &Shared, tail: &Arc<Tail>, failed: &AtomicBool) {
         let state = tail.state();
         let texts: Vec<_> = state.running.iter().map(|r| (r.generation, r.attempt)).collect();
         let lens: Vec<_> = state.running.iter().map(|r| r.text.len()).collect();
-        (state.position, texts, lens)
+        (state.cursor.position, texts, lens)
     };
     let Ok(head) = shared.adapter.head(&tail.session, &texts).await else {
         return failed.store(true, Ordering::Relaxed);

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::members::Behind;
+use super::place::{self, Behind};
 use super::tail::{Recent, Running, TailState};
 use crate::dialect::{Dialects, Shown, TextShown};
-use crate::domain::{Event, EventKind, GenerationId, Message, Text};
+use crate::domain::{Cursor, Event, EventKind, GenerationId, Message, Position, Text};
 
 impl TailState {
     /// Appends to a running text and shows it.
@@ -24,6 +24,7 @@ impl TailState {
         running.text.push(delta);
         running.seq = seq.max(running.seq + 1);
         running.tokens = tokens;
+        place::set_text(&mut self.cursor, generation, attempt, running.text.len());
         let running = &self.running[at];
         let shown = Shown::Text(TextShown {
             generation,
@@ -33,20 +34,27 @@ impl TailState {
             delta,
             so_far: running.text.as_str(),
             tokens: running.tokens,
-            cursor: None,
+            cursor: Some(&self.cursor),
         });
         self.members.hand(dialects, &self.session, shown, None, || {
-            let mut behind = Behind::at(self.applied, &self.running);
-            behind.set_text(generation, attempt, before);
+            let mut behind = Behind::at(self.applied, &self.cursor);
+            place::set_text(&mut behind.cursor, generation, attempt, before);
             Some(behind)
         });
+        self.catch_up_passed(dialects);
     }
 
     /// Shows an event to the members that are live, and keeps it for those that are behind.
-    pub(super) fn show_event(&mut self, dialects: &Dialects, event: &Arc<Event>) {
+    /// `position`: where the log has it, if it does.
+    pub(super) fn show_event(
+        &mut self,
+        dialects: &Dialects,
+        event: &Arc<Event>,
+        position: Option<Position>,
+    ) {
         // Also those that are held or behind: what they are owed is not theirs any more.
         if let EventKind::AccessRevoked(revoked) = &event.kind {
-            let place = || Behind::at(self.applied, &self.running);
+            let place = || Behind::at(self.applied, &self.cursor);
             self.members.revoke(&self.session, revoked, place);
         }
         let generation = event.kind.generation();
@@ -58,39 +66,64 @@ impl TailState {
                 self.grow(dialects, at, rest, 0, answer.tokens.unwrap_or(0));
             }
         }
+        let mut before = self.cursor.clone();
         if let (None, Some(generation), Some(answer)) = (at, generation, event.kind.answer()) {
-            self.show_whole(dialects, generation, answer);
+            self.show_whole(dialects, generation, answer, position.is_some());
+            // Whoever is live has its text now.
+            place::set_text(&mut before, generation, 0, answer.content.len() as u64);
         }
-        let seq = at.map_or(2, |at| self.running[at].seq + 1);
-        let shown = Shown::Event { event, seq, cursor: None };
-        let whole = (at.is_none()).then(|| event.kind.answer().zip(generation)).flatten();
-        let place = || {
-            let mut behind = Behind::at(self.applied, &self.running);
-            if let Some((answer, generation)) = whole {
-                // Its text was taken just before.
-                behind.set_text(generation, 0, answer.content.len() as u64);
-            }
-            Some(behind)
-        };
+        let (seq, attempt) =
+            at.map_or((2, 0), |at| (self.running[at].seq + 1, self.running[at].attempt));
+        self.note(event, at);
+        self.move_on(&event.kind, position);
         if is_shown(&event.kind) {
+            let cursor = position.map(|_| &self.cursor);
+            let shown = Shown::Event { event, seq, cursor };
+            let place = || Some(Behind::at(self.applied, &before));
             self.members.hand(dialects, &self.session, shown, None, place);
         }
-        self.note(event, at);
-        self.applied += 1;
-        self.recent.push_back(Recent { event: event.clone(), seq });
-        while self.recent.len() > self.recent_max {
-            if let Some(oldest) = self.recent.pop_front() {
-                self.seen.remove(&oldest.event.id);
+        let Cursor { position: place, ordinal, .. } = self.cursor;
+        self.keep(Recent { event: event.clone(), seq, position, place, ordinal, attempt });
+        self.catch_up_passed(dialects);
+    }
+
+    /// Where a member stands that was shown an event.
+    fn move_on(&mut self, kind: &EventKind, position: Option<Position>) {
+        // The texts that are shown go on, whatever was resumed from.
+        match kind {
+            EventKind::GenerationResumed { generation, attempt, .. } => {
+                let len = place::text(&self.cursor, *generation).map_or(0, |text| text.offset);
+                place::set_text(&mut self.cursor, *generation, *attempt, len);
             }
+            kind => place::advance_texts(&mut self.cursor, kind, position.is_some()),
+        }
+        if let Some(position) = position {
+            self.cursor.position = position;
+            self.cursor.ordinal = self.cursor.ordinal.max(place::ordinal(kind));
+        }
+    }
+
+    /// Shows those what was just shown to the others, each with its own cursor, that stand apart.
+    fn catch_up_passed(&mut self, dialects: &Dialects) {
+        for reader in self.members.passed() {
+            self.catch_up(dialects, reader);
         }
     }
 
     /// Shows the text of an answer whose start and text never reached the log, because Redis was
     /// away for as long as it was written.
-    fn show_whole(&mut self, dialects: &Dialects, generation: GenerationId, answer: &Message) {
+    fn show_whole(
+        &mut self,
+        dialects: &Dialects,
+        generation: GenerationId,
+        answer: &Message,
+        is_logged: bool,
+    ) {
         if answer.content.is_empty() {
             return;
         }
+        let mut cursor = self.cursor.clone();
+        place::set_text(&mut cursor, generation, 0, answer.content.len() as u64);
         let shown = Shown::Text(TextShown {
             generation,
             message: answer.id,
@@ -99,10 +132,10 @@ impl TailState {
             delta: &answer.content,
             so_far: &answer.content,
             tokens: answer.tokens.unwrap_or(0),
-            cursor: None,
+            cursor: is_logged.then_some(&cursor),
         });
         self.members.hand(dialects, &self.session, shown, None, || {
-            Some(Behind::at(self.applied, &self.running))
+            Some(Behind::at(self.applied, &self.cursor))
         });
     }
 

@@ -1,17 +1,19 @@
 //! The end of one session's log as this node knows it: what was applied, the running answers'
 //! texts, and the rules by which something new follows.
 
+use std::cmp::Ordering;
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::HubOptions;
 use super::members::Members;
+use super::place;
 use super::typing::Typing;
 use crate::dialect::Dialects;
 use crate::domain::{
-    ActiveGeneration, AgentId, Chunk, Event, EventId, EventKind, GenerationId, MessageId, Position,
-    SessionId, Text, Timestamp,
+    ActiveGeneration, AgentId, Chunk, Cursor, Event, EventId, EventKind, GenerationId, MessageId,
+    Position, SessionId, Text, TextCursor, Timestamp,
 };
 use crate::telemetry::metrics;
 
@@ -30,6 +32,8 @@ pub(super) enum Gate {
 pub(super) struct Tail {
     pub session: SessionId,
     pub gate: tokio::sync::Mutex<Gate>,
+    /// Told when a gap was filled.
+    pub filled: tokio::sync::Notify,
     state: Mutex<TailState>,
 }
 
@@ -41,7 +45,8 @@ impl Tail {
             overflowed: false,
             pending: VecDeque::new(),
             pending_max: options.pending_max,
-            position: Position::default(),
+            cursor: Cursor::default(),
+            held_from: Position::default(),
             applied: 0,
             recent: VecDeque::new(),
             recent_max: options.recent_max,
@@ -52,7 +57,8 @@ impl Tail {
             typing: Typing::default(),
             empty_since: Some(Instant::now()),
         };
-        Self { session, gate: tokio::sync::Mutex::new(Gate::New), state: Mutex::new(state) }
+        let gate = tokio::sync::Mutex::new(Gate::New);
+        Self { session, gate, filled: tokio::sync::Notify::new(), state: Mutex::new(state) }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, TailState> {
@@ -90,6 +96,21 @@ pub(super) struct Recent {
     pub event: Arc<Event>,
     /// The next chunk's number, of the generation that the event is about.
     pub seq: u64,
+    /// Where the log has it; `None` until it does.
+    pub position: Option<Position>,
+    /// What the log had brought when this was shown.
+    pub place: Position,
+    /// And the highest ordinal of its messages.
+    pub ordinal: u64,
+    /// Whose text it ends; 0 where that is not known.
+    pub attempt: u32,
+}
+
+impl Recent {
+    /// Whether it was shown when the log brought it, and so in the log's order.
+    pub(super) fn is_in_order(&self) -> bool {
+        self.position == Some(self.place)
+    }
 }
 
 pub(super) struct TailState {
@@ -100,7 +121,11 @@ pub(super) struct TailState {
     overflowed: bool,
     pending: VecDeque<Item>,
     pending_max: usize,
-    pub position: Position,
+    /// Where a member stands that is live: the last event that the log brought, and the texts of
+    /// the running answers.
+    pub cursor: Cursor,
+    /// `recent` has all that the log brought after this.
+    held_from: Position,
     /// Counts the events applied by this tail, whatever their epoch.
     pub applied: u64,
     pub recent: VecDeque<Recent>,
@@ -116,8 +141,34 @@ pub(super) struct TailState {
 }
 
 impl TailState {
-    pub(super) fn applied(&self) -> u64 {
-        self.applied
+    /// How many events were applied before the oldest that is kept.
+    pub(super) fn kept_from(&self) -> u64 {
+        self.applied - self.recent.len() as u64
+    }
+
+    /// Whether all that the log brought after `position` is kept.
+    pub(super) fn holds_since(&self, position: Position) -> bool {
+        let end = self.cursor.position;
+        let is_kept = self.held_from <= position && position <= end;
+        position == end || (position.epoch == end.epoch && is_kept)
+    }
+
+    /// Whether a cursor may tell of something that this tail has not heard yet.
+    pub(super) fn is_short_of(&self, cursor: &Cursor) -> bool {
+        let is_shorter = |text: &TextCursor| {
+            let running = self.running.iter().find(|r| r.generation == text.generation);
+            running.is_some_and(|r| match r.attempt.cmp(&text.attempt) {
+                Ordering::Less => true,
+                Ordering::Equal => r.text.len() < text.offset,
+                Ordering::Greater => false,
+            })
+        };
+        cursor.position > self.cursor.position || cursor.texts.iter().any(is_shorter)
+    }
+
+    /// Whether what arrives is applied at once.
+    pub(super) fn is_live(&self) -> bool {
+        self.live
     }
 
     pub(super) fn active(&self) -> Vec<ActiveGeneration> {
@@ -217,7 +268,8 @@ impl TailState {
     /// Accepts that what follows does not follow what was applied: the log has begun a new epoch,
     /// or has dropped what was not read in time.
     pub(super) fn jump(&mut self, before: Position) {
-        self.position = Position { seq: before.seq.saturating_sub(1), ..before };
+        self.cursor.position = Position { seq: before.seq.saturating_sub(1), ..before };
+        self.held_from = self.cursor.position;
     }
 
     /// Applies text, if it follows the text so far, and shows what is new of it.
@@ -276,12 +328,12 @@ impl TailState {
         position: Position,
         event: &Arc<Event>,
     ) -> Applied {
-        if position <= self.position {
+        if position <= self.cursor.position {
             return Applied::Yes;
         }
         // The first event of a new epoch tells nothing of the last ones of the old.
-        let begins = self.position == Position::default() && position.seq == 1;
-        if !position.follows(self.position) && !begins {
+        let begins = self.cursor.position == Position::default() && position.seq == 1;
+        if !position.follows(self.cursor.position) && !begins {
             return Applied::Gap;
         }
         self.apply_read(dialects, position, event);
@@ -296,19 +348,45 @@ impl TailState {
         position: Position,
         event: &Arc<Event>,
     ) {
-        if position <= self.position {
+        if position <= self.cursor.position {
             return;
         }
-        self.position = position;
         if self.seen.insert(event.id) {
-            self.show_event(dialects, event);
+            self.show_event(dialects, event, Some(position));
+        } else {
+            self.place(event, position);
+        }
+    }
+
+    /// The log brings an event that was shown before.
+    fn place(&mut self, event: &Event, position: Position) {
+        self.cursor.position = position;
+        self.cursor.ordinal = self.cursor.ordinal.max(place::ordinal(&event.kind));
+        if let (Some(generation), Some(_)) = (event.kind.generation(), event.kind.answer()) {
+            place::forget(&mut self.cursor, generation);
+        }
+        let shown = self.recent.iter_mut().rev().find(|recent| recent.event.id == event.id);
+        if let Some(recent) = shown {
+            recent.position.get_or_insert(position);
+        }
+    }
+
+    /// Keeps an event that was shown, and drops the oldest where there are too many.
+    pub(super) fn keep(&mut self, recent: Recent) {
+        self.applied += 1;
+        self.recent.push_back(recent);
+        while self.recent.len() > self.recent_max {
+            if let Some(oldest) = self.recent.pop_front() {
+                self.seen.remove(&oldest.event.id);
+                self.held_from = self.held_from.max(oldest.position.unwrap_or_default());
+            }
         }
     }
 
     /// Shows an event that the log does not have yet. When it has, the id is known.
     pub(super) fn show_unlogged(&mut self, dialects: &Dialects, event: &Arc<Event>) {
         if self.seen.insert(event.id) {
-            self.show_event(dialects, event);
+            self.show_event(dialects, event, None);
         }
     }
 

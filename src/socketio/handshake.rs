@@ -56,7 +56,22 @@ impl NotAdmitted {
     }
 }
 
-/// Lets a socket in: knows its user and dialect, and hears its events from now on.
+/// A user who was admitted.
+pub(super) struct Known {
+    pub caller: Caller,
+    pub attendance: Attendance,
+}
+
+/// What a handshake says.
+struct Handshake {
+    /// Who; `None` where it may say so later.
+    claims: Option<Claims>,
+    /// What is to be spoken, where that is settled.
+    dialect: Option<DialectIndex>,
+}
+
+/// Lets a socket in: knows its user and dialect, as far as the handshake tells, and hears its
+/// events from now on.
 pub(super) async fn admit(
     edge: &Arc<Edge>,
     socket: &SocketRef,
@@ -69,9 +84,8 @@ pub(super) async fn admit(
         .cloned()
         .expect("the transport layer stands before socketioxide and gives every session one");
     match attend(edge, socket, auth.as_ref()).await {
-        Ok((caller, attendance, dialect)) => {
-            let line = Line { edge: edge.clone(), outbound, dialect };
-            socket::seat(socket, line, caller, attendance);
+        Ok((known, dialect)) => {
+            socket::seat(socket, Line::new(edge.clone(), outbound, dialect), known);
             Ok(())
         }
         Err(refused) => {
@@ -90,52 +104,59 @@ async fn attend(
     edge: &Edge,
     socket: &SocketRef,
     auth: Option<&Value>,
-) -> Result<(Caller, Attendance, DialectIndex), NotAdmitted> {
-    let (claims, dialect) = decide(edge, socket, auth)?;
+) -> Result<(Option<Known>, Option<DialectIndex>), NotAdmitted> {
+    let Handshake { claims, dialect } = decide(edge, socket, auth)?;
+    let Some(claims) = claims else { return Ok((None, dialect)) };
     let caller = Caller { user: claims.user, name: claims.name };
     match edge.chat.admit(&caller).await {
-        Ok(attendance) => Ok((caller, attendance, dialect)),
+        Ok(attendance) => Ok((Some(Known { caller, attendance }), dialect)),
         Err(error) if error.code == ErrorCode::Overloaded => Err(NotAdmitted::TooMany),
         Err(_) => Err(NotAdmitted::Unavailable),
     }
 }
 
-fn decide(
-    edge: &Edge,
-    socket: &SocketRef,
-    auth: Option<&Value>,
-) -> Result<(Claims, DialectIndex), NotAdmitted> {
+fn decide(edge: &Edge, socket: &SocketRef, auth: Option<&Value>) -> Result<Handshake, NotAdmitted> {
     let parts = socket.req_parts();
     let token = find_token(auth, parts);
-    let claims = edge.verifier.verify_found(token.as_deref()).and_then(Claims::normal)?;
-    if let Some(named) = auth.and_then(|auth| auth.get("userId")).filter(|named| !named.is_null())
-        && named.as_str() != Some(claims.user.as_str())
-    {
-        return Err(Refused::Invalid.into());
-    }
-    let dialect = dialect(edge, socket, auth)?;
+    let named = dialect(edge, socket, auth);
+    let handshake = match edge.options.tokenless_dialect {
+        Some(own) if token.is_none() && named.is_ok_and(|named| named.is_none_or(|n| n == own)) => {
+            Handshake { claims: None, dialect: Some(own) }
+        }
+        _ => {
+            let claims = edge.verifier.verify_found(token.as_deref()).and_then(Claims::normal)?;
+            if names_another(auth, &claims) {
+                return Err(Refused::Invalid.into());
+            }
+            Handshake { claims: Some(claims), dialect: named? }
+        }
+    };
     let max = edge.options.connections_max;
     if max > 0 && edge.open.load(Ordering::Relaxed) >= max {
         return Err(NotAdmitted::TooMany);
     }
-    Ok((claims, dialect))
+    Ok(handshake)
 }
 
-/// `auth.dialect`, else `?dialect=`, else the default.
+/// Whether `auth.userId` is somebody else.
+fn names_another(auth: Option<&Value>, claims: &Claims) -> bool {
+    let named = auth.and_then(|auth| auth.get("userId")).filter(|named| !named.is_null());
+    named.is_some_and(|named| named.as_str() != Some(claims.user.as_str()))
+}
+
+/// `auth.dialect`, else `?dialect=`; `None` where neither names one.
 fn dialect(
     edge: &Edge,
     socket: &SocketRef,
     auth: Option<&Value>,
-) -> Result<DialectIndex, NotAdmitted> {
+) -> Result<Option<DialectIndex>, NotAdmitted> {
     let in_auth = auth.and_then(|auth| auth.get("dialect")).filter(|named| !named.is_null());
     let name = match in_auth {
         Some(named) => Some(named.as_str().ok_or(NotAdmitted::UnknownDialect)?.into()),
         None => in_query(socket.req_parts().uri.query().unwrap_or_default()),
     };
-    match name {
-        Some(name) => edge.dialects.by_name(&name).ok_or(NotAdmitted::UnknownDialect),
-        None => Ok(edge.options.default_dialect),
-    }
+    let known = |name: Cow<'_, str>| edge.dialects.by_name(&name);
+    name.map(|name| known(name).ok_or(NotAdmitted::UnknownDialect)).transpose()
 }
 
 fn in_query(query: &str) -> Option<Cow<'_, str>> {

@@ -1,7 +1,7 @@
 //! What is sent to a socket, counted, in its dialect. It holds no socket, so that what waits inside
 //! one may hold it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::value::RawValue;
 use socketioxide::SendError;
@@ -25,17 +25,55 @@ pub(super) type Ack = Option<AckSender<LocalAdapter>>;
 pub(super) struct Line {
     pub edge: Arc<Edge>,
     pub outbound: Arc<Outbound>,
-    pub dialect: DialectIndex,
+    /// What the socket speaks, once that is settled; the clones of a line share it.
+    dialect: Arc<OnceLock<DialectIndex>>,
 }
 
 impl Line {
+    /// A line in the dialect that the handshake settled, if it did.
+    pub(super) fn new(
+        edge: Arc<Edge>,
+        outbound: Arc<Outbound>,
+        settled: Option<DialectIndex>,
+    ) -> Self {
+        let dialect = settled.map_or_else(OnceLock::new, OnceLock::from);
+        Self { edge, outbound, dialect: Arc::new(dialect) }
+    }
+
+    /// The dialect, where it is settled.
+    pub(super) fn settled(&self) -> Option<DialectIndex> {
+        self.dialect.get().copied()
+    }
+
+    /// Settles the dialect for good. It is settled only once: another one changes nothing.
+    pub(super) fn settle(&self, dialect: DialectIndex) {
+        let _ = self.dialect.set(dialect);
+    }
+
+    /// What the socket is spoken to in: the native dialect until its own is settled.
+    pub(super) fn spoken(&self) -> DialectIndex {
+        self.settled().unwrap_or_else(|| self.edge.dialects.native())
+    }
+
+    /// See [`Line::spoken`].
     pub(super) fn dialect(&self) -> &dyn Dialect {
-        self.edge.dialects.get(self.dialect)
+        self.edge.dialects.get(self.spoken())
     }
 
     /// Whether the socket may be given answers to commands.
     pub(super) fn has_room(&self) -> bool {
         self.outbound.outstanding() <= self.edge.options.outbound_max
+    }
+
+    /// Waits until it has room again.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(super) async fn room(&self) {
+        if self.outbound.drained(self.edge.options.outbound_max / 2).await.is_err() {
+            // Nothing will ever drain it; the disconnect is on its way.
+            std::future::pending::<()>().await;
+        }
     }
 
     pub(super) fn emit(

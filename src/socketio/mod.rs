@@ -3,7 +3,8 @@
 //! socketioxide spawns a task for each event it hands over, so that events overtake each other,
 //! and says when a connection begins only after its first event may have come. Here, handlers are
 //! registered before CONNECT is sent, an event is put into its socket's bounded queue on the
-//! reading path, and one task per socket carries them out in order.
+//! reading path, and one task per socket carries them out in order. A socket speaks one dialect,
+//! settled once: by the handshake, or by its first event that a dialect has.
 //!
 //! It knows Socket.IO and the dialects; what a command does is `chat`'s business.
 
@@ -11,7 +12,9 @@ mod flood;
 mod handshake;
 mod inbox;
 mod line;
+mod lobby;
 mod outlet;
+mod place;
 mod socket;
 
 use std::sync::Arc;
@@ -53,8 +56,11 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(20);
 pub struct SocketOptions {
     /// This node.
     pub node: NodeId,
-    /// What a socket speaks that does not say so.
+    /// What a socket speaks that does not say so, and whose first event several dialects have.
     pub default_dialect: DialectIndex,
+    /// What a socket speaks that came without a token and says by an event who it is; `None`: no
+    /// socket is admitted without one.
+    pub tokenless_dialect: Option<DialectIndex>,
     /// How often a client is pinged.
     pub ping_interval: Duration,
     /// How long it may take to answer.

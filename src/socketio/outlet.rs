@@ -55,10 +55,6 @@ impl Outlet {
         }
     }
 
-    pub(super) fn line(&self) -> &Line {
-        &self.line
-    }
-
     /// Waits until the socket was slow and can take more again.
     ///
     /// # Cancel safety
@@ -79,16 +75,6 @@ impl Outlet {
         }
     }
 
-    /// Waits until it has room again.
-    ///
-    /// # Cancel safety
-    /// Safe.
-    pub(super) async fn room(&self) {
-        if self.line.outbound.drained(self.line.edge.options.outbound_max / 2).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-
     /// Waits for a session that the socket may not see any more. Each is given once, in order.
     ///
     /// # Cancel safety
@@ -104,17 +90,6 @@ impl Outlet {
 
     fn revocations(&self) -> MutexGuard<'_, VecDeque<SessionId>> {
         self.revocations.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Ends the connection so that a stock client comes back by itself.
-    pub(super) fn close_transport(&self) {
-        self.line.outbound.close_transport();
-    }
-
-    /// Sends a frame past the account, for the few that every socket has room for.
-    pub(super) fn send(&self, frame: &Frame) {
-        // Full or closed: there is nobody to tell.
-        let _ = self.emit(frame);
     }
 
     fn emit(&self, frame: &Frame) -> Result<(), SendError> {
@@ -142,7 +117,7 @@ impl Reader for Outlet {
     }
 
     fn dialect(&self) -> DialectIndex {
-        self.line.dialect
+        self.line.spoken()
     }
 
     fn offer(&self, frames: &[Frame]) -> Offer {
@@ -170,7 +145,8 @@ impl Reader for Outlet {
     }
 
     fn close(&self) {
-        self.close_transport();
+        // So that a stock client comes back by itself.
+        self.line.outbound.close_transport();
     }
 
     fn revoke(&self, session: &SessionId) {

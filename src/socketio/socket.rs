@@ -2,25 +2,27 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use metrics::Gauge;
+use serde_json::value::RawValue;
+use socketioxide::adapter::LocalAdapter;
 use socketioxide::extract::SocketRef;
 use socketioxide::socket::{DisconnectReason, Socket};
-use socketioxide::{TransportType, adapter::LocalAdapter};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use super::flood::Flood;
+use super::handshake::Known;
 use super::inbox::{Inbox, Packet};
-use super::line::{Line, acknowledge};
+use super::line::{Ack, Line, acknowledge};
+use super::lobby::{self, Named};
 use super::outlet::Outlet;
+use super::place::Place;
 use super::{Edge, NAMESPACE};
-use crate::chat::{Attendance, Caller, Visit};
-use crate::dialect::{DialectIndex, Greeting};
-use crate::domain::{Error, SessionId, Timestamp};
-use crate::telemetry::metrics::{connected as connected_gauge, connects, disconnects};
+use crate::chat::{Caller, Visit};
+use crate::dialect::{Dialect, Dialects, Greeting};
+use crate::domain::{Command, Error, Reply, SessionId, Timestamp};
+use crate::telemetry::metrics::{connects, disconnects};
 
 /// What the middleware prepares and the connect handler takes. Where that never runs, since the
 /// client is gone, socketioxide drops the socket and this with it: it must not hold the socket.
@@ -28,15 +30,16 @@ use crate::telemetry::metrics::{connected as connected_gauge, connects, disconne
 struct Seat(Arc<Mutex<Option<Prepared>>>);
 
 struct Prepared {
-    caller: Caller,
-    attendance: Attendance,
+    /// `None`: it says later who it is.
+    known: Option<Known>,
     line: Line,
     commands: mpsc::Receiver<Packet<LocalAdapter>>,
     closed: CancellationToken,
 }
 
-/// Prepares a socket's place. From now on its events are queued; nothing can be sent to it yet.
-pub(super) fn seat(socket: &SocketRef, line: Line, caller: Caller, attendance: Attendance) {
+/// Prepares a socket's place; `known` is who it is, where its handshake told. From now on its
+/// events are queued; nothing can be sent to it yet.
+pub(super) fn seat(socket: &SocketRef, line: Line, known: Option<Known>) {
     let options = &line.edge.options;
     let (queue, commands) = mpsc::channel(options.command_queue);
     let flood = Mutex::new(Flood::new(options.events_max));
@@ -59,7 +62,7 @@ pub(super) fn seat(socket: &SocketRef, line: Line, caller: Caller, attendance: A
         gone.cancel();
         socket.extensions.remove::<Seat>();
     });
-    let prepared = Prepared { caller, attendance, line, commands, closed };
+    let prepared = Prepared { known, line, commands, closed };
     socket.extensions.insert(Seat(Arc::new(Mutex::new(Some(prepared)))));
 }
 
@@ -69,127 +72,142 @@ pub(super) fn connected(edge: &Arc<Edge>, socket: &SocketRef) {
     let prepared = seat.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(prepared) = prepared else { return };
     connects(NAMESPACE).increment(1);
+    let Prepared { known, line, commands, closed } = prepared;
     let stop = edge.tasks.stopping().clone();
     let (own, socket) = (edge.clone(), socket.clone());
     edge.tasks.spawn(async move {
         own.open.fetch_add(1, Ordering::Relaxed);
-        let mut session = Session::new(&own, socket, prepared);
-        session.greet();
-        stop.run_until_cancelled(session.run()).await;
-        session.end().await;
+        serve(Place::new(socket, line, commands, closed), known, &stop).await;
         own.open.fetch_sub(1, Ordering::Relaxed);
     });
 }
 
-struct Session<'a> {
-    edge: &'a Arc<Edge>,
-    socket: SocketRef,
-    dialect: DialectIndex,
-    outlet: Arc<Outlet>,
-    commands: mpsc::Receiver<Packet<LocalAdapter>>,
-    closed: CancellationToken,
-    caller: Caller,
-    visit: Option<Visit>,
-    shown_as: (TransportType, Gauge),
+/// From the connect to the end.
+async fn serve(mut place: Place, known: Option<Known>, stop: &CancellationToken) {
+    let session = match known {
+        Some(known) => {
+            let session = Session::new(place, known);
+            session.greet();
+            Some(session)
+        }
+        None => match stop.run_until_cancelled(lobby::wait(&mut place)).await.flatten() {
+            Some(Named { known, ack }) => {
+                let session = Session::new(place, known);
+                session.answer(ack, &Reply::Identified { user: session.caller.user.clone() });
+                Some(session)
+            }
+            None => None,
+        },
+    };
+    if let Some(mut session) = session {
+        stop.run_until_cancelled(session.run()).await;
+        session.end().await;
+    }
 }
 
-impl<'a> Session<'a> {
-    fn new(edge: &'a Arc<Edge>, socket: SocketRef, prepared: Prepared) -> Self {
-        let Prepared { caller, attendance, line, commands, closed } = prepared;
-        let dialect = line.dialect;
-        let outlet = Arc::new(Outlet::new(line, socket.clone(), caller.user.clone()));
-        let visit = edge.chat.arrive(caller.clone(), outlet.clone(), attendance);
-        let transport = socket.transport_type();
-        let gauge = gauge(edge, transport, dialect);
-        gauge.increment(1.0);
-        let shown_as = (transport, gauge);
-        Self {
-            edge,
-            socket,
-            dialect,
-            outlet,
-            commands,
-            closed,
-            caller,
-            visit: Some(visit),
-            shown_as,
-        }
+/// A socket whose user is known.
+struct Session {
+    place: Place,
+    outlet: Arc<Outlet>,
+    caller: Caller,
+    visit: Option<Visit>,
+}
+
+impl Session {
+    fn new(place: Place, known: Known) -> Self {
+        let Known { caller, attendance } = known;
+        let (line, socket) = (place.line.clone(), place.socket.clone());
+        let outlet = Arc::new(Outlet::new(line, socket, caller.user.clone()));
+        let chat = &place.line.edge.chat;
+        let visit = Some(chat.arrive(caller.clone(), outlet.clone(), attendance));
+        Self { place, outlet, caller, visit }
     }
 
     fn greet(&self) {
-        let id = self.socket.id.to_string();
+        let id = self.place.socket.id.to_string();
         let greeting = Greeting {
             user: self.caller.user.as_str(),
             socket: &id,
-            node: &self.edge.options.node.to_string(),
+            node: &self.place.line.edge.options.node.to_string(),
             now: Timestamp::now(),
             recovered: false,
         };
-        if let Some(frame) = self.outlet.line().dialect().greet(greeting) {
-            self.outlet.send(&frame);
+        if let Some(frame) = self.place.line.dialect().greet(greeting) {
+            self.place.send(&frame);
         }
     }
 
     /// Carries out commands until the socket closes, the node drains, or its time is up.
     async fn run(&mut self) {
-        let end_of_age = Instant::now() + self.edge.options.age_max;
+        let edge = self.place.line.edge.clone();
         loop {
+            let has_room = self.place.line.has_room();
             tokio::select! {
                 biased;
-                () = self.closed.cancelled() => return,
-                () = self.edge.draining.cancelled() => return self.go_away().await,
-                () = self.outlet.drained() => {
-                    if let Some(visit) = &self.visit {
-                        self.edge.chat.resume(visit);
-                    }
-                }
+                () = self.place.closed.cancelled() => return,
+                () = edge.draining.cancelled() => return self.go_away().await,
+                () = self.outlet.drained() => self.resume(),
                 session = self.outlet.revoked() => self.revoke(session).await,
-                () = self.outlet.room(), if !self.outlet.line().has_room() => {}
-                Some(packet) = self.commands.recv(), if self.outlet.line().has_room() => {
+                () = self.place.line.room(), if !has_room => {}
+                Some(packet) = self.place.commands.recv(), if has_room => {
                     self.carry_out(packet).await;
                 }
-                () = sleep_until(end_of_age) => {
-                    if let Some(frame) = self.outlet.line().dialect().timeout() {
-                        self.outlet.send(&frame);
-                    }
-                    self.outlet.close_transport();
-                    return;
-                }
+                () = sleep_until(self.place.ends_at) => return self.place.time_out(),
             }
         }
     }
 
+    fn resume(&self) {
+        if let Some(visit) = &self.visit {
+            self.place.line.edge.chat.resume(visit);
+        }
+    }
+
     async fn carry_out(&mut self, packet: Packet<LocalAdapter>) {
-        self.show_transport();
-        let dialect = self.outlet.line().dialect();
         let (event, command) = match packet.read() {
             Ok((event, args)) => {
-                let command = args.and_then(|args| dialect.decode(&event, &args));
+                let command = args.and_then(|args| self.understand(&event, &args));
                 (event, command)
             }
             Err(error) => (String::new(), Err(error)),
         };
-        self.edge.received.of(&event).increment(1);
+        self.place.tally();
+        let edge = &self.place.line.edge;
+        edge.received.of(&event).increment(1);
         let Some(visit) = &mut self.visit else { return };
         let done = match command {
-            Ok(command) => self.edge.chat.execute(visit, command, &event).await,
+            Ok(command) => edge.chat.execute(visit, command, &event).await,
             Err(error) => Err(error),
         };
         match done {
             Ok(done) => {
-                let answer = dialect.answer(&done.reply);
-                acknowledge(packet.ack, &answer.ack);
-                for frame in &answer.frames {
-                    self.outlet.send(frame);
-                }
-                if let Some(waiting) = done.waiting {
-                    self.edge.chat.go_live(visit, waiting);
+                self.answer(packet.ack, &done.reply);
+                if let (Some(waiting), Some(visit)) = (done.waiting, &self.visit) {
+                    self.place.line.edge.chat.go_live(visit, waiting);
                 }
             }
             Err(error) => {
-                let ids = packet.ids();
-                self.outlet.line().refuse(&self.socket, packet.ack, &event, &ids, &error);
+                let (ids, socket) = (packet.ids(), &self.place.socket);
+                self.place.line.refuse(socket, packet.ack, &event, &ids, &error);
             }
+        }
+    }
+
+    /// Decodes an event, in the dialect that it settles where none is settled yet.
+    fn understand(&self, event: &str, args: &[&RawValue]) -> Result<Command, Error> {
+        let (line, edge) = (&self.place.line, &self.place.line.edge);
+        if line.settled().is_none() {
+            let settled = edge.dialects.settle(event, args, edge.options.default_dialect);
+            line.settle(settled.ok_or_else(|| unclaimed(&edge.dialects, event, args))?);
+        }
+        line.dialect().decode(event, args)
+    }
+
+    fn answer(&self, ack: Ack, reply: &Reply) {
+        let answer = self.place.line.dialect().answer(reply);
+        acknowledge(ack, &answer.ack);
+        for frame in &answer.frames {
+            self.place.send(frame);
         }
     }
 
@@ -197,68 +215,43 @@ impl<'a> Session<'a> {
     /// no answer about the session comes after it.
     async fn revoke(&mut self, session: SessionId) {
         let Some(visit) = &mut self.visit else { return };
-        if self.edge.chat.stays(visit, &session).await {
+        let line = &self.place.line;
+        if line.edge.chat.stays(visit, &session).await {
             return;
         }
-        self.outlet.send(&self.outlet.line().dialect().revoked(&session));
-        self.edge.chat.revoked(visit, &session).await;
+        self.place.send(&line.dialect().revoked(&session));
+        line.edge.chat.revoked(visit, &session).await;
     }
 
     /// Says goodbye, and closes at a moment of this socket's own.
     async fn go_away(&mut self) {
-        let spread = self.edge.options.drain_spread;
-        let share = self
-            .socket
-            .id
-            .to_string()
-            .bytes()
-            .fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)))
-            % 1000;
-        let wait: Duration = spread * share / 1000;
-        if let Some(frame) = self.outlet.line().dialect().shutdown(wait) {
-            self.outlet.send(&frame);
-        }
-        let close_at = Instant::now() + wait;
+        let close_at = self.place.say_goodbye();
         loop {
             tokio::select! {
                 biased;
-                () = self.closed.cancelled() => return,
-                () = sleep_until(close_at) => return self.outlet.close_transport(),
-                () = self.outlet.drained() => {
-                    if let Some(visit) = &self.visit {
-                        self.edge.chat.resume(visit);
-                    }
-                }
+                () = self.place.closed.cancelled() => return,
+                () = sleep_until(close_at) => return self.place.line.outbound.close_transport(),
+                () = self.outlet.drained() => self.resume(),
                 session = self.outlet.revoked() => self.revoke(session).await,
-                Some(packet) = self.commands.recv() => self.carry_out(packet).await,
+                Some(packet) = self.place.commands.recv() => self.carry_out(packet).await,
             }
         }
     }
 
-    /// Counts the socket under the transport it has now.
-    fn show_transport(&mut self) {
-        let transport = self.socket.transport_type();
-        if transport as u8 != self.shown_as.0 as u8 {
-            self.shown_as.1.decrement(1.0);
-            self.shown_as = (transport, gauge(self.edge, transport, self.dialect));
-            self.shown_as.1.increment(1.0);
-        }
-    }
-
-    async fn end(&mut self) {
-        self.shown_as.1.decrement(1.0);
+    async fn end(mut self) {
         if let Some(visit) = self.visit.take() {
-            self.edge.chat.depart(visit).await;
+            self.place.line.edge.chat.depart(visit).await;
         }
     }
 }
 
-fn gauge(edge: &Edge, transport: TransportType, dialect: DialectIndex) -> Gauge {
-    let transport = match transport {
-        TransportType::Websocket => "websocket",
-        TransportType::Polling => "polling",
-    };
-    connected_gauge(transport, edge.dialects.get(dialect).name())
+/// Why an event is not understood that no dialect has: a dialect that knows its name says what is
+/// wrong with it.
+fn unclaimed(dialects: &Dialects, event: &str, args: &[&RawValue]) -> Error {
+    let knows = |dialect: &&dyn Dialect| dialect.commands().iter().any(|c| c.name == event);
+    let first = dialects.sockets().find(knows);
+    let found = first.and_then(|dialect| dialect.decode(event, args).err());
+    found.unwrap_or_else(|| Error::invalid("Unknown event"))
 }
 
 fn reason_label(reason: DisconnectReason) -> &'static str {

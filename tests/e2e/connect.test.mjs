@@ -121,6 +121,20 @@ suite('connect', { nodes: 1 }, (e2e) => {
     await succeeds(cluster, { token: token(), query: { dialect: 'session' } });
   });
 
+  for (const dialect of ['subscribe', 'conversation', 'persona']) {
+    e2e(`the dialect ${dialect} is admitted, and not greeted in another’s words`, {}, async (cluster) => {
+      for (const named of [{ auth: { dialect } }, { query: { dialect } }]) {
+        for (const transports of Object.values(TRANSPORTS)) {
+          const { socket, heard } = await open(cluster.url, { token: token(), ...named, ...transports });
+          // Whatever was sent on the connect comes before this answer.
+          assert.equal((await ask(socket, 'nonsense', {})).error.code, 'INVALID');
+          assert.deepEqual(heard.names(), []);
+          close(socket);
+        }
+      }
+    });
+  }
+
   e2e('an origin that is not allowed gets 403, others do not', {}, async (cluster) => {
     const handshake = `${cluster.url}/socket.io/?EIO=4&transport=polling`;
     const status = async (origin) =>

@@ -1,41 +1,72 @@
-//! What sockets and REST share, on a cluster of nodes with one database and one log in memory.
+//! What sockets, REST and SSE share, on a cluster of nodes with one database and one log in memory.
+
+mod asking;
+mod persona;
+mod watching;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::unfold;
 use tempfile::TempDir;
-use tokencast::adapter::{Absence, SharedAdapter, SharedMemory, Sinks};
+use tokencast::adapter::{Absence, Memory, SharedAdapter, SharedMemory, Sinks};
 use tokencast::chat::{
-    Answerers, Caller, Chat, ChatOptions, MadeSession, Parts, Visit, WantedSession,
+    Answerer, Answerers, Caller, Chat, ChatOptions, MadeSession, Parts, Visit, WantedSession,
 };
 use tokencast::dialect::Dialects;
 use tokencast::domain::command::{Join, SendMessage};
 use tokencast::domain::{
-    Action, AgentId, Command, ErrorCode, Moderation, NodeId, Rate, Rates, SessionChange, SessionId,
-    UserId, Visibility,
+    Action, AgentId, Command, Error, ErrorCode, Moderation, NodeId, Rate, Rates, Reply,
+    SessionChange, SessionId, StopReason, UserId, Visibility,
 };
-use tokencast::generation::{GenerationOptions, Generations};
+use tokencast::generation::{GenerationOptions, Generations, Voice};
 use tokencast::hub::{Hub, HubOptions};
 use tokencast::lifecycle::Tasks;
+use tokencast::llm::{Delta, Deltas, Provider, ProviderError, Request};
 use tokencast::outbox::Outbox;
 use tokencast::store::{SharedStore, StoreOptions, connect};
 use tokio::sync::mpsc;
 
-use crate::hub::memory;
 use crate::hub::reader::{Random, TestReader};
 use crate::support::eventually;
 use crate::support::faulty::Faulty;
 
+/// A model that says what the test dictates, one answer after the other.
+struct Dictated(Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Delta>>>);
+
+#[async_trait]
+impl Provider for Dictated {
+    fn id(&self) -> &'static str {
+        "dictated"
+    }
+
+    async fn stream(&self, _request: &Request) -> Result<Deltas, ProviderError> {
+        let deltas = unfold(Some(self.0.clone()), |dictation| async move {
+            let dictation = dictation?;
+            let delta = dictation.lock().await.recv().await?;
+            let goes_on = !matches!(delta, Delta::Done(_));
+            Some((Ok(delta), goes_on.then_some(dictation)))
+        });
+        Ok(deltas.boxed())
+    }
+}
+
 struct Cluster {
     store: SharedStore,
     log: SharedMemory,
-    _folder: TempDir,
+    /// How many events each log keeps.
+    events_max: usize,
+    _folder: Option<TempDir>,
 }
 
 struct Node {
     chat: Chat,
+    /// What its agent says.
+    says: mpsc::UnboundedSender<Delta>,
     adapter: Arc<Faulty>,
     absences: mpsc::Sender<Absence>,
     tasks: Tasks,
@@ -52,12 +83,24 @@ impl Cluster {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("tokencast.db").display());
         let store = connect(&url, &StoreOptions::default()).await.unwrap();
-        Self { store, log: SharedMemory::default(), _folder: folder }
+        Self { store, log: SharedMemory::default(), events_max: 512, _folder: Some(folder) }
+    }
+
+    /// The same conversations after their log was lost.
+    fn without_log(&self) -> Self {
+        let store = self.store.clone();
+        Self { store, log: SharedMemory::default(), events_max: 512, _folder: None }
     }
 
     fn node(&self) -> Node {
+        self.node_with(|_| {})
+    }
+
+    fn node_with(&self, choose: impl FnOnce(&mut ChatOptions)) -> Node {
         let (node, tasks) = (NodeId::new(), Tasks::new());
-        let faulty = Faulty::around(memory(&self.log), &Default::default());
+        let minute = Duration::from_secs(60);
+        let memory = Memory::new(node, self.events_max, minute, self.log.clone());
+        let faulty = Faulty::around(Arc::new(memory), &Default::default());
         let adapter: SharedAdapter = faulty.clone();
         let hub =
             Hub::new(adapter.clone(), Dialects::new(false), HubOptions::default(), tasks.clone());
@@ -83,12 +126,24 @@ impl Cluster {
             notices,
             &tasks,
         );
-        let answerers =
-            Answerers { by_agent: HashMap::new(), default: AgentId::new("helper").unwrap() };
+        let (says, dictation) = mpsc::unbounded_channel();
+        let voice = Voice {
+            provider: Arc::new(Dictated(Arc::new(tokio::sync::Mutex::new(dictation)))),
+            system: None,
+            temperature: None,
+            max_tokens: None,
+            timeout: Duration::from_secs(60),
+        };
+        let answerer = Answerer { name: "Helper".to_owned(), voice, model: "m".to_owned() };
+        let helper = AgentId::new("helper").unwrap();
+        let by_agent = HashMap::from([(helper.clone(), answerer)]);
+        let answerers = Answerers { by_agent, default: helper };
         let store = self.store.clone();
         let parts = Parts { store, adapter, hub, outbox, generations, answerers };
-        let chat = Chat::new(parts, options_of(node), absent, &tasks);
-        Node { chat, adapter: faulty, absences, tasks }
+        let mut options = options_of(node);
+        choose(&mut options);
+        let chat = Chat::new(parts, options, absent, &tasks);
+        Node { chat, says, adapter: faulty, absences, tasks }
     }
 }
 
@@ -130,6 +185,28 @@ impl Node {
         let (mut visit, reader) = self.connected(user).await;
         self.join(&mut visit, session).await.unwrap();
         (visit, reader)
+    }
+
+    /// Carries out a command, and goes live where it joins.
+    async fn execute(
+        &self,
+        visit: &mut Visit,
+        command: Command,
+        event: &str,
+    ) -> Result<Reply, Error> {
+        let done = self.chat.execute(visit, command, event).await?;
+        if let Some(waiting) = done.waiting {
+            self.chat.go_live(visit, waiting);
+        }
+        Ok(done.reply)
+    }
+
+    fn say(&self, text: &str) {
+        self.says.send(Delta::Text(text.to_owned())).unwrap();
+    }
+
+    fn end(&self) {
+        self.says.send(Delta::Done(StopReason::EndTurn)).unwrap();
     }
 
     async fn join(&self, visit: &mut Visit, session: &SessionId) -> Result<(), ErrorCode> {

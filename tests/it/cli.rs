@@ -154,13 +154,13 @@ fn check_sums_up_without_secrets() {
             ("OPENAI_API_KEY", "sk-hush"),
             ("REDIS_URL", "redis://:hush@h"),
             ("DATABASE_URL", "postgres://u:hush@h/d"),
-            ("ALLOW_CHAT_AUTH", "true"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://h:4317"),
         ],
     );
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     let text = out(&output);
     assert!(text.contains("poet: openai, m-1 (default)") && text.contains("PostgreSQL"), "{text}");
-    assert!(text.contains("warning   ALLOW_CHAT_AUTH: has no effect"), "{text}");
+    assert!(text.contains("warning   OTEL_EXPORTER_OTLP_ENDPOINT: has no effect"), "{text}");
     assert!(!text.contains("hush"), "{text}");
 }
 
@@ -191,6 +191,7 @@ fn a_printed_token_is_accepted() {
         audience: vec!["chat".to_owned()],
         leeway: Duration::ZERO,
         dev_auth: false,
+        chat_auth: false,
         signing_secret: None,
         admin_scope: "tokencast:admin".to_owned(),
     });

@@ -8,6 +8,7 @@ mod end;
 mod history;
 mod life;
 mod member;
+mod persona;
 mod read;
 mod search;
 mod send;
@@ -86,6 +87,11 @@ contracts! {
         a_deleted_session_stops_its_generations_and_is_gone
         a_session_may_be_deleted_while_much_happens_in_it
         a_message_is_found_with_ones_part_in_its_session;
+    persona:
+        a_user_has_one_session_with_each_agent
+        of_racing_makers_all_get_the_same_session
+        answers_are_found_with_how_they_ended
+        the_newest_answers_after_an_ordinal_come_in_their_order;
     end:
         an_answer_is_stored_with_the_event_that_ends_it
         each_outcome_has_its_status_and_event

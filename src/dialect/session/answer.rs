@@ -24,8 +24,8 @@ pub(super) fn answer(reply: &Reply) -> Answer {
         Reply::Edited { message } => Answer { ack: stored(message), frames: Vec::new() },
         Reply::Reacted { added } => only(json!({ "ok": true, "added": added })),
         // No event of this dialect asks for these.
-        Reply::Identified | Reply::JoinedPersona(_) => only(json!({ "ok": true })),
-        Reply::Left | Reply::StopStored | Reply::Deleted | Reply::Seen | Reply::Typed => {
+        Reply::Identified { .. } | Reply::JoinedPersona(_) => only(json!({ "ok": true })),
+        Reply::Left { .. } | Reply::StopStored | Reply::Deleted | Reply::Seen | Reply::Typed => {
             only(json!({ "ok": true }))
         }
     }

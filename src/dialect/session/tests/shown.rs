@@ -173,7 +173,13 @@ fn what_commands_are_answered_with() {
         let shown = json!({ "ok": true, "added": added });
         assert_eq!(answer(&Reply::Reacted { added }), (shown, vec![]));
     }
-    for reply in [Reply::Left, Reply::Deleted, Reply::Seen, Reply::Typed, Reply::StopStored] {
+    for reply in [
+        Reply::Left { session: session() },
+        Reply::Deleted,
+        Reply::Seen,
+        Reply::Typed,
+        Reply::StopStored,
+    ] {
         assert_eq!(answer(&reply), (json!({ "ok": true }), vec![]), "{reply:?}");
     }
 }

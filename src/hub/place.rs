@@ -1,0 +1,221 @@
+//! Where a reader stands that does not have everything, and how an event moves a cursor on.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::tail::{Running, TailState};
+use crate::domain::{
+    AgentId, Cursor, Event, EventKind, GenerationId, MessageId, Position, TextCursor,
+};
+
+/// An answer whose end a reader was shown before the log had it: nothing more of it is shown. No
+/// attempt has this number, and no text this length.
+const fn over(generation: GenerationId) -> TextCursor {
+    TextCursor { generation, attempt: 0, offset: u64::MAX }
+}
+
+/// An answer that was running when a reader joined.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub generation: GenerationId,
+    pub message: MessageId,
+    pub agent: AgentId,
+}
+
+/// Where a member stands that was not given everything.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Behind {
+    /// Counts the events of the tail that it is past, given or passed over.
+    pub applied: u64,
+    /// What it was shown. Of the tail's other events, those that are not after its position were
+    /// shown to it, too; a running answer that it does not name stands at 0.
+    pub cursor: Cursor,
+    /// Nothing is offered before [`super::members::Members::admit`].
+    pub held: bool,
+    /// Answers that it found running and was not told of yet.
+    pub found: Vec<Found>,
+    /// Ends of answers from the store that come before everything else; at most a page.
+    pub ended: VecDeque<Arc<Event>>,
+    /// The position that it is said to stand at while there are such.
+    pub since: Position,
+}
+
+impl Behind {
+    /// A reader that joins now and has `texts` (UTF-16 offsets) of the running answers. An offset
+    /// that does not exist in the text counts as 0.
+    pub(super) fn now(state: &TailState, texts: &[(GenerationId, u64)]) -> Self {
+        let mut behind = Self::at(state.applied, &state.cursor);
+        behind.held = true;
+        for running in &state.running {
+            let named = texts.iter().find(|(id, _)| *id == running.generation);
+            match named.and_then(|(_, utf16)| running.text.byte_offset(*utf16)) {
+                Some(offset) => {
+                    set_text(&mut behind.cursor, running.generation, running.attempt, offset);
+                }
+                None => forget(&mut behind.cursor, running.generation),
+            }
+            behind.found.push(Found {
+                generation: running.generation,
+                message: running.message,
+                agent: running.agent.clone(),
+            });
+        }
+        behind
+    }
+
+    /// A reader that goes on after `cursor`, and whether all that came since is kept. Otherwise it
+    /// stands at the end, with what it has of answers.
+    pub(super) fn after(state: &TailState, cursor: &Cursor) -> (Self, bool) {
+        let mut behind = Self::at(state.applied, cursor);
+        behind.held = true;
+        behind.since = cursor.position;
+        let is_whole = state.holds_since(cursor.position);
+        if is_whole {
+            let is_old = |at: Option<Position>| at.is_some_and(|at| at <= cursor.position);
+            let old = state.recent.iter().take_while(|recent| is_old(recent.position)).count();
+            behind.applied = state.kept_from() + old as u64;
+        } else {
+            behind.cursor.position = state.cursor.position;
+        }
+        (behind, is_whole)
+    }
+
+    /// A reader that was live up to here and did not take what came next.
+    pub(super) fn at(applied: u64, cursor: &Cursor) -> Self {
+        let since = cursor.position;
+        Self { applied, cursor: cursor.clone(), since, ..Self::default() }
+    }
+}
+
+/// What a cursor says about an answer's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Has {
+    /// This much of it, in bytes; 0 where the cursor does not name it.
+    Upto(u64),
+    /// Something that cannot be continued: it starts over.
+    Unfit,
+    /// All of it, and its end.
+    Over,
+}
+
+/// What a cursor says about the running text of an answer.
+pub(super) fn has_running(cursor: &Cursor, running: &Running) -> Has {
+    let fits = |offset| running.text.after(offset).is_some();
+    has(cursor, running.generation, running.attempt, fits)
+}
+
+/// What a cursor says about the text of an answer that has ended. `attempt` 0: whose it was is not
+/// known.
+pub(super) fn has_ended(
+    cursor: &Cursor,
+    generation: GenerationId,
+    attempt: u32,
+    content: &str,
+) -> Has {
+    let fits = |offset| usize::try_from(offset).is_ok_and(|at| content.is_char_boundary(at));
+    has(cursor, generation, attempt, fits)
+}
+
+fn has(cursor: &Cursor, generation: GenerationId, attempt: u32, fits: impl Fn(u64) -> bool) -> Has {
+    let Some(text) = text(cursor, generation) else { return Has::Upto(0) };
+    if *text == over(generation) {
+        return Has::Over;
+    }
+    // 0: that of the stored answer, whichever attempt wrote it.
+    let same = text.attempt == attempt || text.attempt == 0 || attempt == 0;
+    if same && fits(text.offset) { Has::Upto(text.offset) } else { Has::Unfit }
+}
+
+pub(super) fn text(cursor: &Cursor, generation: GenerationId) -> Option<&TextCursor> {
+    cursor.texts.iter().find(|text| text.generation == generation)
+}
+
+pub(super) fn set_text(cursor: &mut Cursor, generation: GenerationId, attempt: u32, offset: u64) {
+    put(cursor, TextCursor { generation, attempt, offset });
+}
+
+/// Nothing more of the answer is shown, until the log brings its end.
+pub(super) fn set_over(cursor: &mut Cursor, generation: GenerationId) {
+    put(cursor, over(generation));
+}
+
+pub(super) fn is_over(text: &TextCursor) -> bool {
+    *text == over(text.generation)
+}
+
+pub(super) fn put(cursor: &mut Cursor, new: TextCursor) {
+    match cursor.texts.iter_mut().find(|text| text.generation == new.generation) {
+        Some(text) => *text = new,
+        None => cursor.texts.push(new),
+    }
+}
+
+pub(super) fn forget(cursor: &mut Cursor, generation: GenerationId) {
+    cursor.texts.retain(|text| text.generation != generation);
+}
+
+/// Whether a reader was shown the beginning of this attempt, since it has text of it or of a later
+/// one, or will be shown nothing more of the answer.
+pub(super) fn is_past(cursor: &Cursor, kind: &EventKind) -> bool {
+    let Some(named) = kind.generation().and_then(|generation| text(cursor, generation)) else {
+        return false;
+    };
+    match kind {
+        EventKind::GenerationStarted { attempt, .. }
+        | EventKind::GenerationReset { attempt, .. }
+        | EventKind::GenerationResumed { attempt, .. } => {
+            is_over(named) || *attempt <= named.attempt
+        }
+        EventKind::GenerationCompleted { .. }
+        | EventKind::GenerationStopped { .. }
+        | EventKind::GenerationFailed { .. } => is_over(named),
+        _ => false,
+    }
+}
+
+/// What an event that is shown changes about the texts of whoever is shown it. `is_logged`: the
+/// log had it then, so that it does not come again.
+pub(super) fn advance_texts(cursor: &mut Cursor, kind: &EventKind, is_logged: bool) {
+    match kind {
+        EventKind::GenerationStarted { generation, attempt, .. }
+        | EventKind::GenerationReset { generation, attempt, .. } => {
+            set_text(cursor, *generation, *attempt, 0);
+        }
+        EventKind::GenerationResumed { generation, attempt, offset, .. } => {
+            match cursor.texts.iter_mut().find(|text| text.generation == *generation) {
+                // What it has beyond the offset may not stand: the old attempt's number says so.
+                Some(text) if text.offset > *offset => {}
+                Some(text) => text.attempt = *attempt,
+                None => set_text(cursor, *generation, *attempt, 0),
+            }
+        }
+        kind => {
+            if let (Some(generation), Some(_)) = (kind.generation(), kind.answer()) {
+                if is_logged {
+                    forget(cursor, generation);
+                } else {
+                    set_over(cursor, generation);
+                }
+            }
+        }
+    }
+}
+
+/// The ordinal of the message that an event brings whole; 0 where it brings none.
+pub(super) fn ordinal(kind: &EventKind) -> u64 {
+    match kind {
+        EventKind::MessageNew(message) => message.ordinal,
+        kind => kind.answer().map_or(0, |answer| answer.ordinal),
+    }
+}
+
+/// Says that what a reader has of an answer is void, where the log has no event that does.
+pub(super) fn made_reset(
+    generation: GenerationId,
+    message: MessageId,
+    agent: AgentId,
+    attempt: u32,
+) -> Event {
+    let reason = "What was shown of this answer cannot be continued".to_owned();
+    Event::new(EventKind::GenerationReset { generation, message, agent, attempt, reason })
+}
