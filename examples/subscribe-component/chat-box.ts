@@ -25,7 +25,8 @@ const MARKUP = `
 export class ChatBox extends HTMLElement {
   #socket: ChatSocket | undefined;
   #messages: Message[] = [];
-  #hasHistory = false;
+  /** Whether what is shown is all there is, so that what follows the last message is enough. */
+  #isComplete = false;
   /** The answer as far as it is written; `undefined` while none is. */
   #live: string | undefined;
 
@@ -45,6 +46,7 @@ export class ChatBox extends HTMLElement {
     // A connection that comes back is a new one: subscribe again, and get what was missed.
     socket.on("connect", () => {
       const lastMessageId = this.#messages.findLast(({ id }) => id)?.id;
+      this.#isComplete &&= lastMessageId !== undefined;
       socket.emit("subscribe", lastMessageId ? { sessionId, lastMessageId } : { sessionId });
     });
     socket.on("disconnect", () => this.#show("connecting", "Connecting…"));
@@ -54,16 +56,15 @@ export class ChatBox extends HTMLElement {
     });
 
     socket.on("messages:missed", ({ messages, hasMore }) => {
-      // What was written here is among them, if it arrived.
-      this.#messages = this.#messages.filter(({ id }) => id);
+      this.#forgetUnnumbered();
       for (const message of messages) this.#add(message);
-      if (hasMore) this.#hasHistory = false;
+      if (hasMore) this.#isComplete = false;
     });
     socket.on("subscribed", async () => {
       this.#live = undefined; // one that still runs starts again, with `message:reset`
       this.#show("idle");
       this.#say("");
-      if (!this.#hasHistory) await this.#loadHistory();
+      if (!this.#isComplete) await this.#loadHistory();
     });
 
     socket.on("message:new", (message) => {
@@ -106,6 +107,7 @@ export class ChatBox extends HTMLElement {
   }
 
   async #loadHistory() {
+    this.#forgetUnnumbered();
     const session = encodeURIComponent(this.#attribute("session"));
     const response = await fetch(`${this.#attribute("server")}/api/chat/sessions/${session}/messages?limit=100`, {
       headers: { Authorization: `Bearer ${this.#attribute("token")}` },
@@ -114,8 +116,13 @@ export class ChatBox extends HTMLElement {
     const { messages }: { messages: Message[] } = await response.json();
     const known = new Set(messages.map(({ id }) => id));
     this.#messages = [...messages, ...this.#messages.filter(({ id }) => !known.has(id))];
-    this.#hasHistory = true;
+    this.#isComplete = true;
     this.#draw();
+  }
+
+  /** Forgets what was written here without having an id yet: what arrived comes with what is read now. */
+  #forgetUnnumbered() {
+    this.#messages = this.#messages.filter(({ id }) => id);
   }
 
   /** Adds a message, once. */
