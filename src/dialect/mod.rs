@@ -14,6 +14,8 @@ mod session;
 mod spec;
 mod sse;
 mod subscribe;
+#[cfg(test)]
+mod suite;
 pub mod wire;
 
 use std::sync::Arc;
