@@ -5,6 +5,7 @@ mod answerers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -21,7 +22,9 @@ use crate::config::{ChunkContent, Config, DatabaseKind, Server};
 use crate::dialect::Dialects;
 use crate::domain::NodeId;
 use crate::generation::{GenerationOptions, Generations};
-use crate::http::{HttpState, Origins, cors, private, public, refuse_foreign_origins};
+use crate::http::{
+    HttpState, Origins, SseEdge, SseOptions, cors, private, public, refuse_foreign_origins,
+};
 use crate::hub::{Hub, HubOptions};
 use crate::lifecycle::{Readiness, Tasks};
 use crate::net::{Connection, Listener, ListenerOptions, TransportLayer};
@@ -55,6 +58,7 @@ pub struct App {
     grace: Duration,
     readiness: Readiness,
     sockets: SocketEdge,
+    sse: SseEdge,
     generations: Generations,
     store: SharedStore,
     servers: Tasks,
@@ -112,12 +116,15 @@ impl App {
         };
         let chat = Chat::new(parts, chat_options(node, config), absences, &background);
         let verifier = Arc::new(Verifier::new(&config.auth));
+        // Sockets and streams are counted together.
+        let open = Arc::new(AtomicUsize::new(0));
         let sockets = SocketEdge::new(
             chat.clone(),
             verifier.clone(),
             dialects.clone(),
-            socket_options(node, &dialects, config)?,
+            socket_options(node, &dialects, &open, config)?,
         );
+        let sse = SseEdge::new(chat.clone(), sse_options(&dialects, open, config));
         let stop = background.stopping().clone();
         background.spawn(async move { metrics::upkeep(&stop).await });
 
@@ -126,6 +133,7 @@ impl App {
         let http = public(HttpState {
             node,
             chat,
+            sse: sse.clone(),
             store: store.clone(),
             adapter,
             verifier,
@@ -164,6 +172,7 @@ impl App {
             grace,
             readiness,
             sockets,
+            sse,
             generations,
             store,
             servers,
@@ -191,12 +200,13 @@ impl App {
     pub async fn stop(self) {
         tracing::info!(
             sockets = self.sockets.open(),
+            streams = self.sse.open(),
             generations = self.generations.running(),
             "draining"
         );
         self.readiness.drain();
         self.servers.stopping().cancel();
-        tokio::join!(self.sockets.drain(), self.generations.drain(self.grace));
+        tokio::join!(self.sockets.drain(), self.sse.drain(), self.generations.drain(self.grace),);
         self.servers.shutdown(REQUESTS_WITHIN).await;
         self.background.shutdown(TASKS_WITHIN).await;
         self.store.close().await;
@@ -376,6 +386,7 @@ fn up_to_u32(number: usize) -> u32 {
 fn socket_options(
     node: NodeId,
     dialects: &Dialects,
+    open: &Arc<AtomicUsize>,
     config: &Config,
 ) -> anyhow::Result<SocketOptions> {
     let socket = &config.socket;
@@ -395,6 +406,23 @@ fn socket_options(
         events_max: u32::try_from(socket.events_per_second_max).unwrap_or(u32::MAX),
         age_max: socket.connection_max_age,
         connections_max: socket.max_connections,
-        drain_spread: (config.server.shutdown_grace / 5).min(Duration::from_secs(5)),
+        open: open.clone(),
+        drain_spread: drain_spread(config),
     })
+}
+
+fn sse_options(dialects: &Dialects, open: Arc<AtomicUsize>, config: &Config) -> SseOptions {
+    SseOptions {
+        dialect: dialects.sse(),
+        outbound_max: config.socket.outbound_max,
+        age_max: config.socket.connection_max_age,
+        connections_max: config.socket.max_connections,
+        open,
+        drain_spread: drain_spread(config),
+    }
+}
+
+/// Over what time clients are sent elsewhere.
+fn drain_spread(config: &Config) -> Duration {
+    (config.server.shutdown_grace / 5).min(Duration::from_secs(5))
 }

@@ -36,7 +36,7 @@ fn room() -> SessionId {
 }
 
 fn open(verifier: &Verifier, token: &str, resumes: bool) -> Result<Claims, Refused> {
-    verifier.verify_opening(Some(token), Opening { session: &room(), resumes })
+    verifier.verify_opening(Some(token), Opening { session: Some(&room()), resumes })
 }
 
 /// A stream token that was issued and expires so many seconds from now, but for `changes`.
@@ -76,9 +76,11 @@ fn a_stream_token_opens_streams_and_nothing_else() {
         }
         let elsewhere = SessionId::new("elsewhere").unwrap();
         for resumes in [false, true] {
-            let opening = Opening { session: &elsewhere, resumes };
+            let opening = Opening { session: Some(&elsewhere), resumes };
             assert_eq!(verifier.verify_opening(Some(&bound), opening), Err(Refused::Invalid));
             assert!(verifier.verify_opening(Some(&free), opening).is_ok());
+            let nowhere = Opening { session: None, resumes };
+            assert_eq!(verifier.verify_opening(Some(&bound), nowhere), Err(Refused::Invalid));
         }
     }
 }
@@ -114,7 +116,7 @@ fn other_tokens_that_open_a_stream() {
     assert_eq!(open(&verifier, &signed(SIGNING.as_bytes(), &normal), true), Err(Refused::Invalid));
     assert_eq!(open(&verifier, &signed(b"any other", &sse), true), Err(Refused::Invalid));
     assert_eq!(open(&verifier, "", true), Err(Refused::Invalid));
-    let none = verifier.verify_opening(None, Opening { session: &room(), resumes: true });
+    let none = verifier.verify_opening(None, Opening { session: Some(&room()), resumes: true });
     assert_eq!(none, Err(Refused::Missing));
 }
 

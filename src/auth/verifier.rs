@@ -78,8 +78,8 @@ pub struct NewToken<'a> {
 /// The stream that somebody wants to open with a token.
 #[derive(Debug, Clone, Copy)]
 pub struct Opening<'a> {
-    /// Of which session.
-    pub session: &'a SessionId,
+    /// Of which session; `None`: it names none that could be.
+    pub session: Option<&'a SessionId>,
     /// Whether it goes on where an earlier one broke off.
     pub resumes: bool,
 }
@@ -160,7 +160,7 @@ impl Verifier {
             decoded => decoded.map_err(Fault::refused)?,
         };
         let claims = payload.read().ok_or(Refused::Invalid)?;
-        let elsewhere = claims.session.as_ref().is_some_and(|bound| bound != opening.session);
+        let elsewhere = claims.session.is_some() && claims.session.as_ref() != opening.session;
         match claims.kind {
             // Our own key signs stream tokens and nothing else.
             TokenKind::Normal if is_own => Err(Refused::Invalid),
@@ -184,8 +184,10 @@ impl Verifier {
     }
 
     /// Whether a token that has expired may still resume a stream of the session.
-    fn is_resumable(&self, payload: &Payload, session: &SessionId) -> bool {
-        let Some(issued_at) = payload.iat.as_u64() else { return false };
+    fn is_resumable(&self, payload: &Payload, session: Option<&SessionId>) -> bool {
+        let (Some(issued_at), Some(session)) = (payload.iat.as_u64(), session) else {
+            return false;
+        };
         let (now, leeway) = (jsonwebtoken::get_current_timestamp(), self.validation.leeway);
         let until = issued_at.saturating_add(RESUMABLE_FOR.as_secs()).saturating_add(leeway);
         payload.kind.as_str() == Some(SSE)

@@ -177,6 +177,8 @@ pub(super) trait Payload: Sized {
     ) -> impl Future<Output = Result<Self, HttpError>> + Send;
     /// `None`: there is none.
     fn schema(generator: &mut SchemaGenerator) -> Option<Schema>;
+    /// Whether a request without one is refused.
+    const IS_REQUIRED: bool = true;
 }
 
 /// No body; one that is there is not read.
@@ -198,21 +200,48 @@ pub(super) struct Body<T>(pub(super) T);
 impl<T: DeserializeOwned + JsonSchema> Payload for Body<T> {
     async fn read(request: Request, _: &HttpState) -> Result<Self, HttpError> {
         if !is_json(request.headers()) {
-            return Err(Error::invalid("Content-Type must be application/json").into());
+            return Err(not_json());
         }
-        let bytes = whole_body(request).await?;
-        let invalid = |what: String| Error::invalid(format!("The body: {what}"));
-        // An object first: an array of its fields' values would do for the derived types.
-        let object: Map<String, Value> =
-            serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
-        serde_path_to_error::deserialize(Value::Object(object))
-            .map(Self)
-            .map_err(|error| invalid(error.to_string()).into())
+        object(&whole_body(request).await?).map(Self)
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Option<Schema> {
         Some(generator.subschema_for::<T>())
     }
+}
+
+/// A body that is a JSON object; none, or an empty one, is the default.
+pub(super) struct MaybeBody<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Default + JsonSchema> Payload for MaybeBody<T> {
+    async fn read(request: Request, _: &HttpState) -> Result<Self, HttpError> {
+        let is_json = is_json(request.headers());
+        let bytes = whole_body(request).await?;
+        match bytes.is_empty() {
+            true => Ok(Self(T::default())),
+            false if is_json => object(&bytes).map(Self),
+            false => Err(not_json()),
+        }
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Option<Schema> {
+        Some(generator.subschema_for::<T>())
+    }
+
+    const IS_REQUIRED: bool = false;
+}
+
+fn not_json() -> HttpError {
+    Error::invalid("Content-Type must be application/json").into()
+}
+
+fn object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, HttpError> {
+    let invalid = |what: String| Error::invalid(format!("The body: {what}"));
+    // An object first: an array of its fields' values would do for the derived types.
+    let object: Map<String, Value> =
+        serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
+    serde_path_to_error::deserialize(Value::Object(object))
+        .map_err(|error| invalid(error.to_string()).into())
 }
 
 async fn whole_body(request: Request) -> Result<Bytes, HttpError> {

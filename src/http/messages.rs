@@ -95,7 +95,10 @@ async fn send(ask: Ask<(), NoQuery, Body<NewMessage>>) -> Result<Created<Arc<Mes
 }
 
 /// From the body or from the header, which mean the same.
-fn client_message_id(
+///
+/// # Errors
+/// `INVALID`, also where they differ.
+pub(super) fn client_message_id(
     in_body: Option<String>,
     headers: &HeaderMap,
 ) -> Result<Option<String>, Error> {

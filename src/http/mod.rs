@@ -1,4 +1,4 @@
-//! The HTTP edge: REST, its OpenAPI document, probes, metrics, the demo page and its token.
+//! The HTTP edge: REST and server-sent events, their OpenAPI document, probes, metrics, the demo page and its token.
 //!
 //! It knows axum and JSON; what a request does is decided below it. A handler reads what it is
 //! given, calls one method of [`Chat`], and shows the answer.
@@ -17,6 +17,7 @@ mod operations;
 mod origin;
 mod reactions;
 mod sessions;
+mod sse;
 mod streams;
 mod view;
 
@@ -35,6 +36,7 @@ use crate::store::SharedStore;
 
 pub use error::HttpError;
 pub use origin::{Origins, cors, refuse_foreign_origins};
+pub use sse::{SseEdge, SseOptions};
 
 /// The largest body of a request of our own, in bytes.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -46,6 +48,8 @@ pub struct HttpState {
     pub node: NodeId,
     /// What everything but the probes is asked of.
     pub chat: Chat,
+    /// Whoever reads streams.
+    pub sse: SseEdge,
     /// For readiness.
     pub store: SharedStore,
     /// For readiness.
@@ -74,6 +78,7 @@ pub fn public(state: HttpState) -> Router {
         messages::routes,
         reactions::routes,
         streams::routes,
+        sse::routes,
         admin::routes,
         operations::routes,
     ] {

@@ -40,14 +40,19 @@ pub(super) struct Operation {
     summary: &'static str,
     about: Option<&'static str>,
     refusals: Vec<StatusCode>,
-    headers: Vec<Value>,
-    is_public: bool,
+    /// Those that its handler's types do not tell of.
+    parameters: Vec<Value>,
+    /// Of what it answers with where all went well.
+    media_type: &'static str,
+    /// Where a token may stand.
+    token_in: &'static [&'static str],
 }
 
 impl Operation {
     fn new(method: Method, [path, tag, id, summary]: [&'static str; 4]) -> Self {
-        let (about, refusals, headers) = (None, Vec::new(), Vec::new());
-        Self { method, path, tag, id, summary, about, refusals, headers, is_public: false }
+        let (about, refusals, parameters) = (None, Vec::new(), Vec::new());
+        let (media_type, token_in) = ("application/json", &["bearer", "cookie"][..]);
+        Self { method, path, tag, id, summary, about, refusals, parameters, media_type, token_in }
     }
 
     /// Of path, tag, operation id and summary, as the four others.
@@ -84,19 +89,36 @@ impl Operation {
     }
 
     /// A header that it takes, of 1 to `max` visible characters.
-    pub(super) fn header(mut self, name: &str, about: &str, max: usize) -> Self {
+    pub(super) fn header(self, name: &str, about: &str, max: usize) -> Self {
         let schema = json!({
             "type": "string", "minLength": 1, "maxLength": max, "pattern": "^[!-~]+$",
         });
-        self.headers.push(json!({
+        self.parameter(json!({
             "name": name, "in": "header", "description": about, "schema": schema,
-        }));
+        }))
+    }
+
+    /// A parameter that the handler's types do not tell of, as the document has it.
+    pub(super) fn parameter(mut self, parameter: Value) -> Self {
+        self.parameters.push(parameter);
+        self
+    }
+
+    /// It answers in another type than JSON.
+    pub(super) fn answers_in(mut self, media_type: &'static str) -> Self {
+        self.media_type = media_type;
         self
     }
 
     /// Anybody may ask.
     pub(super) fn public(mut self) -> Self {
-        self.is_public = true;
+        self.token_in = &[];
+        self
+    }
+
+    /// The token may stand in the query, too.
+    pub(super) fn with_token_in_query(mut self) -> Self {
+        self.token_in = &["bearer", "query", "cookie"];
         self
     }
 }
@@ -142,7 +164,7 @@ impl Api {
         }
         parameters
             .extend(query_parameters(self.input.subschema_for::<Q>().to_value(), &self.input));
-        parameters.append(&mut operation.headers);
+        parameters.append(&mut operation.parameters);
         let body = B::schema(&mut self.input);
         if body.is_some() {
             operation.refusals.push(StatusCode::REQUEST_TIMEOUT);
@@ -157,7 +179,7 @@ impl Api {
             StatusCode::SERVICE_UNAVAILABLE,
         ]);
         let body = body.map(|schema| {
-            json!({ "required": true, "content": { "application/json": { "schema": schema } } })
+            json!({ "required": B::IS_REQUIRED, "content": { "application/json": { "schema": schema } } })
         });
         let answered = A::answered(&mut self.output);
         let method = MethodFilter::try_from(operation.method.clone());
@@ -178,12 +200,13 @@ impl Api {
     /// Adds a route whose handler reads the request itself.
     pub(super) fn mount(
         mut self,
-        operation: Operation,
+        mut operation: Operation,
         route: MethodRouter<HttpState>,
         answered: impl FnOnce(&mut SchemaGenerator) -> Vec<Answered>,
     ) -> Self {
         let answered = answered(&mut self.output);
-        self.describe(&operation, Vec::new(), None, answered);
+        let parameters = std::mem::take(&mut operation.parameters);
+        self.describe(&operation, parameters, None, answered);
         self.router = self.router.route(operation.path, route);
         self
     }
@@ -212,6 +235,7 @@ impl Api {
                 "securitySchemes": {
                     "bearer": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" },
                     "cookie": { "type": "apiKey", "in": "cookie", "name": "access_token" },
+                    "query": { "type": "apiKey", "in": "query", "name": "token" },
                 },
             },
         });
@@ -229,7 +253,7 @@ impl Api {
         for (status, about, schema) in answered {
             let mut response = json!({ "description": about });
             if let Some(schema) = schema {
-                response["content"] = json!({ "application/json": { "schema": schema } });
+                response["content"] = json!({ operation.media_type: { "schema": schema } });
             }
             responses.insert(status.as_str().to_owned(), response);
         }
@@ -239,13 +263,14 @@ impl Api {
                 responses.insert(refusal.status.as_str().to_owned(), json!({ "$ref": reference }));
             }
         }
+        let security = operation.token_in.iter().map(|place| json!({ *place: [] }));
         let mut described = json!({
             "operationId": operation.id,
             "tags": [operation.tag],
             "summary": operation.summary,
             "parameters": parameters,
             "responses": responses,
-            "security": if operation.is_public { json!([]) } else { json!([{ "bearer": [] }, { "cookie": [] }]) },
+            "security": security.collect::<Vec<_>>(),
         });
         if let Some(about) = operation.about {
             described["description"] = about.into();

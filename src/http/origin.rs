@@ -62,6 +62,8 @@ pub fn cors(origins: &Origins) -> CorsLayer {
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
             HeaderName::from_static("idempotency-key"),
+            // Of what reads streams without `EventSource`, which sends it unasked.
+            HeaderName::from_static("last-event-id"),
         ])
         .expose_headers([header::RETRY_AFTER])
 }

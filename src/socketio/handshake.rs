@@ -132,7 +132,7 @@ fn decide(edge: &Edge, socket: &SocketRef, auth: Option<&Value>) -> Result<Hands
         }
     };
     let max = edge.options.connections_max;
-    if max > 0 && edge.open.load(Ordering::Relaxed) >= max {
+    if max > 0 && edge.options.open.load(Ordering::Relaxed) >= max {
         return Err(NotAdmitted::TooMany);
     }
     Ok(handshake)

@@ -18,7 +18,7 @@ mod place;
 mod socket;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -75,8 +75,10 @@ pub struct SocketOptions {
     pub events_max: u32,
     /// The age at which a connection is closed; its client comes back by itself.
     pub age_max: Duration,
-    /// The most sockets on this node; 0: no limit.
+    /// The most connections on this node, SSE streams among them; 0: no limit.
     pub connections_max: usize,
+    /// How many there are.
+    pub open: Arc<AtomicUsize>,
     /// Over what time sockets are closed when the node drains.
     pub drain_spread: Duration,
 }
@@ -90,7 +92,6 @@ struct Edge {
     tasks: Tasks,
     draining: CancellationToken,
     readers: AtomicU64,
-    open: AtomicUsize,
     received: EventCounters,
     sent: EventCounters,
 }
@@ -137,7 +138,6 @@ impl SocketEdge {
             tasks,
             draining: CancellationToken::new(),
             readers: AtomicU64::new(0),
-            open: AtomicUsize::new(0),
         });
         let (admitting, greeting) = (edge.clone(), edge.clone());
         let admit = async move |socket: SocketRef, TryData(auth): TryData<Value>| {
@@ -160,6 +160,6 @@ impl SocketEdge {
 
     /// How many sockets there are.
     pub fn open(&self) -> usize {
-        self.edge.open.load(Ordering::Relaxed)
+        self.edge.tasks.len()
     }
 }

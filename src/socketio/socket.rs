@@ -76,9 +76,9 @@ pub(super) fn connected(edge: &Arc<Edge>, socket: &SocketRef) {
     let stop = edge.tasks.stopping().clone();
     let (own, socket) = (edge.clone(), socket.clone());
     edge.tasks.spawn(async move {
-        own.open.fetch_add(1, Ordering::Relaxed);
+        own.options.open.fetch_add(1, Ordering::Relaxed);
         serve(Place::new(socket, line, commands, closed), known, &stop).await;
-        own.open.fetch_sub(1, Ordering::Relaxed);
+        own.options.open.fetch_sub(1, Ordering::Relaxed);
     });
 }
 
