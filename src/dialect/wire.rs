@@ -283,11 +283,14 @@ impl<'a> From<&'a Member> for MemberJson<'a> {
     }
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+/// Whether a user is there.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
-enum StatusJson {
+pub enum StatusJson {
+    /// With at least one connection.
     Online,
+    /// With none.
     Offline,
 }
 
@@ -352,7 +355,33 @@ pub struct ErrorJson<'a> {
     retry_after_ms: Option<u64>,
     /// What it is about: `sessionId`, `messageId`, `streamId` and the like.
     #[serde(flatten)]
+    #[schemars(with = "NamedIds")]
     ids: BTreeMap<&'static str, &'a str>,
+}
+
+/// The ids that an error may name.
+struct NamedIds;
+
+impl JsonSchema for NamedIds {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "NamedIds".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let id = generator.subschema_for::<String>();
+        let names = [
+            "sessionId",
+            "messageId",
+            "streamId",
+            "conversationId",
+            "personaId",
+            "attachmentId",
+            "userId",
+            "clientMessageId",
+        ];
+        let properties: BTreeMap<_, _> = names.into_iter().map(|name| (name, &id)).collect();
+        schemars::json_schema!({ "type": "object", "properties": properties })
+    }
 }
 
 impl<'a> ErrorJson<'a> {
@@ -403,12 +432,16 @@ impl<'a> From<&Refusal<'a>> for ErrorJson<'a> {
     }
 }
 
-/// `{ "ok": false, "error": E }`, the acknowledgement of a command that failed, in every dialect.
+/// `{ "ok": false, "error": E }`: a command failed.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Failed", description = "It was refused, or failed.")]
+pub struct FailedJson<'a> {
+    #[schemars(extend("const" = false))]
+    ok: bool,
+    error: ErrorJson<'a>,
+}
+
+/// The acknowledgement of a command that failed, in every dialect.
 pub fn failed(refusal: &Refusal<'_>) -> Box<serde_json::value::RawValue> {
-    #[derive(Serialize)]
-    struct Failed<'a> {
-        ok: bool,
-        error: ErrorJson<'a>,
-    }
-    super::raw(&Failed { ok: false, error: refusal.into() })
+    super::raw(&FailedJson { ok: false, error: refusal.into() })
 }

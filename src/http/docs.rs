@@ -1,4 +1,5 @@
-//! The OpenAPI document, and a page that shows it with nothing from elsewhere.
+//! The OpenAPI and the AsyncAPI document, and a page that shows the former with nothing from
+//! elsewhere.
 
 use axum::body::Bytes;
 use axum::http::header;
@@ -6,7 +7,7 @@ use axum::response::IntoResponse;
 
 use super::demo::{file, html};
 
-/// The document, made once at the start.
+/// A document, made once at the start.
 pub(super) fn document(document: Bytes) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")], document)
 }

@@ -1,10 +1,12 @@
-//! The HTTP edge: REST and server-sent events, their OpenAPI document, probes, metrics, the demo page and its token.
+//! The HTTP edge: REST and server-sent events, the documents of it and of the events, probes, metrics, the demo page
+//! and its token.
 //!
 //! It knows axum and JSON; what a request does is decided below it. A handler reads what it is
 //! given, calls one method of [`Chat`], and shows the answer.
 
 mod admin;
 mod answer;
+mod asyncapi;
 mod auth;
 mod cursor;
 mod demo;
@@ -30,6 +32,7 @@ use axum::routing::{get, post};
 use crate::adapter::SharedAdapter;
 use crate::auth::Verifier;
 use crate::chat::Chat;
+use crate::dialect::Dialects;
 use crate::domain::NodeId;
 use crate::lifecycle::Readiness;
 use crate::store::SharedStore;
@@ -85,7 +88,9 @@ pub fn public(state: HttpState) -> Router {
         api = routes(api);
     }
     let (mut router, document) = api.finish();
+    let events = asyncapi::document(&Dialects::new(false));
     router = router
+        .route("/asyncapi.json", get(async move || docs::document(events.clone())))
         .route("/openapi.json", get(async move || docs::document(document.clone())))
         .route("/docs", get(docs::page))
         .route("/docs.js", get(docs::script))

@@ -1,56 +1,142 @@
 //! What commands are answered with in this dialect.
 
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
 use serde_json::value::RawValue;
 
+use crate::dialect::acks::DoneJson;
 use crate::dialect::wire::{MessageJson, SessionJson};
 use crate::dialect::{Answer, Frame, raw};
 use crate::domain::{Joined, Message, Reply, Timestamp, UserId};
 
+/// The message, as it is stored now.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "MessageStored")]
+pub(super) struct StoredJson<'a> {
+    #[schemars(extend("const" = true))]
+    ok: bool,
+    message: MessageJson<'a>,
+}
+
+/// The reaction was given or taken back.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ReactionToggled")]
+pub(super) struct ReactedJson {
+    /// Whether it is there now.
+    added: bool,
+    #[schemars(extend("const" = true))]
+    ok: bool,
+}
+
+/// An answer is being written.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "StreamRequested")]
+pub(super) struct RequestedJson {
+    /// The answer's id, from now on.
+    #[schemars(extend("format" = "uuid"))]
+    message_id: String,
+    #[schemars(extend("const" = true))]
+    ok: bool,
+    /// The stored prompt's id.
+    #[schemars(extend("format" = "uuid"))]
+    prompt_message_id: String,
+    #[schemars(extend("format" = "uuid"))]
+    stream_id: String,
+}
+
+/// The session was joined.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "SessionJoined")]
+pub(super) struct JoinedJson<'a> {
+    #[schemars(extend("const" = true))]
+    ok: bool,
+    session: SessionJson<'a>,
+    /// Who is there: the ids of at most 200 users.
+    online: Vec<&'a str>,
+    /// How many users are there.
+    online_count: u64,
+    /// The answers that are being written.
+    active_streams: Vec<ActiveJson<'a>>,
+    /// How many messages `messages:missed` brings.
+    missed: usize,
+    /// Whether there are more of them: REST has them.
+    has_more: bool,
+}
+
+/// An answer that is being written.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ActiveStream")]
+struct ActiveJson<'a> {
+    #[schemars(extend("format" = "uuid"))]
+    stream_id: String,
+    #[schemars(extend("format" = "uuid"))]
+    message_id: String,
+    agent_id: &'a str,
+    /// How much of it there is, in UTF-16 code units.
+    offset: u64,
+}
+
+/// A message of this user was stored and shown to the session.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "MessageDelivered")]
+pub(super) struct DeliveredJson<'a> {
+    session_id: &'a str,
+    #[schemars(extend("format" = "uuid"))]
+    message_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_message_id: Option<&'a str>,
+    #[schemars(extend("format" = "date-time"))]
+    delivered_at: String,
+    /// How many connections it was shown to.
+    recipients: u64,
+}
+
+/// What came after the message that the join named.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "MessagesMissed")]
+pub(super) struct MissedJson<'a> {
+    session_id: &'a str,
+    messages: Vec<MessageJson<'a>>,
+    /// Whether there are more of them: REST has them.
+    has_more: bool,
+}
+
 pub(super) fn answer(reply: &Reply) -> Answer {
-    let only = |ack: serde_json::Value| Answer { ack: raw(&ack), frames: Vec::new() };
     match reply {
         Reply::Joined(it) => joined(it),
-        Reply::Requested { generation, message, prompt } => only(json!({
-            "ok": true,
-            "streamId": generation.to_string(),
-            "messageId": message.to_string(),
-            "promptMessageId": prompt.to_string(),
-        })),
+        Reply::Requested { generation, message, prompt } => only(&RequestedJson {
+            ok: true,
+            stream_id: generation.to_string(),
+            message_id: message.to_string(),
+            prompt_message_id: prompt.to_string(),
+        }),
         Reply::Sent { message, delivered_at, recipients } => {
             sent(message, *delivered_at, *recipients)
         }
         Reply::Edited { message } => Answer { ack: stored(message), frames: Vec::new() },
-        Reply::Reacted { added } => only(json!({ "ok": true, "added": added })),
+        Reply::Reacted { added } => only(&ReactedJson { ok: true, added: *added }),
         // No event of this dialect asks for these.
-        Reply::Identified { .. } | Reply::JoinedPersona(_) => only(json!({ "ok": true })),
+        Reply::Identified { .. } | Reply::JoinedPersona(_) => only(&DoneJson::OK),
         Reply::Left { .. } | Reply::StopStored | Reply::Deleted | Reply::Seen | Reply::Typed => {
-            only(json!({ "ok": true }))
+            only(&DoneJson::OK)
         }
     }
 }
 
+fn only<A: Serialize>(ack: &A) -> Answer {
+    Answer { ack: raw(ack), frames: Vec::new() }
+}
+
 fn stored(message: &Message) -> Box<RawValue> {
-    #[derive(Serialize)]
-    struct StoredJson<'a> {
-        ok: bool,
-        message: MessageJson<'a>,
-    }
     raw(&StoredJson { ok: true, message: message.into() })
 }
 
 fn sent(message: &Message, delivered_at: Timestamp, recipients: u64) -> Answer {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct DeliveredJson<'a> {
-        session_id: &'a str,
-        message_id: String,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        client_message_id: Option<&'a str>,
-        delivered_at: String,
-        recipients: u64,
-    }
     let delivered = DeliveredJson {
         session_id: message.session.as_str(),
         message_id: message.id.to_string(),
@@ -62,25 +148,6 @@ fn sent(message: &Message, delivered_at: Timestamp, recipients: u64) -> Answer {
 }
 
 fn joined(joined: &Joined) -> Answer {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct ActiveJson<'a> {
-        stream_id: String,
-        message_id: String,
-        agent_id: &'a str,
-        offset: u64,
-    }
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct JoinedJson<'a> {
-        ok: bool,
-        session: SessionJson<'a>,
-        online: Vec<&'a str>,
-        online_count: u64,
-        active_streams: Vec<ActiveJson<'a>>,
-        missed: usize,
-        has_more: bool,
-    }
     let ack = JoinedJson {
         ok: true,
         session: SessionJson::new(&joined.session, joined.membership),
@@ -104,13 +171,6 @@ fn joined(joined: &Joined) -> Answer {
 }
 
 fn missed(joined: &Joined, messages: &[Message]) -> Frame {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct MissedJson<'a> {
-        session_id: &'a str,
-        messages: Vec<MessageJson<'a>>,
-        has_more: bool,
-    }
     Frame::new(
         "messages:missed",
         &MissedJson {

@@ -1,26 +1,11 @@
 //! What a client asks in this dialect.
 
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::dialect::fields::Fields;
-use crate::dialect::{CommandSpec, payload};
+use crate::dialect::payload;
 use crate::domain::command::{Join, Put, RequestStream, SendMessage};
 use crate::domain::{Command, Error, GenerationConfig, GenerationId};
-
-pub(super) const COMMANDS: &[CommandSpec] = &[
-    CommandSpec::new::<Value, Value>("message:delete", ""),
-    CommandSpec::new::<Value, Value>("message:edit", ""),
-    CommandSpec::new::<Value, Value>("message:reaction", ""),
-    CommandSpec::new::<Value, Value>("message:seen", ""),
-    CommandSpec::new::<Value, Value>("message:send", ""),
-    CommandSpec::new::<Value, Value>("session:join", ""),
-    CommandSpec::new::<Value, Value>("session:leave", ""),
-    CommandSpec::new::<Value, Value>("stream:request", ""),
-    CommandSpec::new::<Value, Value>("stream:stop", ""),
-    CommandSpec::new::<Value, Value>("typing:start", ""),
-    CommandSpec::new::<Value, Value>("typing:stop", ""),
-];
 
 /// The most answers a joining client may say it has a part of.
 const TEXTS_MAX: usize = 64;

@@ -1,89 +1,163 @@
 //! What readers are shown in this dialect, but for the text of answers.
 
-use serde::{Serialize, Serializer};
-use serde_json::Value;
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use super::stream::{self, StreamJson};
-use crate::dialect::wire::{ErrorJson, MessageJson};
+use super::answer::{DeliveredJson, MissedJson};
+use super::connection::{ConnectedJson, ShutdownJson, TimeoutJson};
+use super::stream::{
+    self, ChunkJson, CompletedJson, FailedJson, ResetJson, ResumedJson, StartedJson, StoppedJson,
+    StreamOf,
+};
+use crate::dialect::wire::{CountsJson, ErrorJson, MessageJson, StatusJson};
 use crate::dialect::{EventSpec, Frame};
-use crate::domain::{Event, EventKind, PresenceChange, ReactionCounts, SessionId, Signal};
+use crate::domain::{Event, EventKind, PresenceChange, SessionId, Signal, UserId};
 
 pub(super) const SHOWN: &[EventSpec] = &[
-    EventSpec::new::<Value>("connection:success", ""),
-    EventSpec::new::<Value>("error", ""),
-    EventSpec::new::<Value>("message:deleted", ""),
-    EventSpec::new::<Value>("message:delivered", ""),
-    EventSpec::new::<Value>("message:edited", ""),
-    EventSpec::new::<Value>("message:new", ""),
-    EventSpec::new::<Value>("message:reaction:update", ""),
-    EventSpec::new::<Value>("message:seen:update", ""),
-    EventSpec::new::<Value>("messages:missed", ""),
-    EventSpec::new::<Value>("presence:update", ""),
-    EventSpec::new::<Value>("server:shutdown", ""),
-    EventSpec::new::<Value>("server:timeout", ""),
-    EventSpec::new::<Value>("stream:chunk", ""),
-    EventSpec::new::<Value>("stream:complete", ""),
-    EventSpec::new::<Value>("stream:error", ""),
-    EventSpec::new::<Value>("stream:reset", ""),
-    EventSpec::new::<Value>("stream:resumed", ""),
-    EventSpec::new::<Value>("stream:start", ""),
-    EventSpec::new::<Value>("stream:stopped", ""),
-    EventSpec::new::<Value>("typing:start", ""),
-    EventSpec::new::<Value>("typing:stop", ""),
-    EventSpec::new::<Value>("user:joined", ""),
-    EventSpec::new::<Value>("user:left", ""),
+    EventSpec::new::<ConnectedJson<'static>>(
+        "connection:success",
+        "Once, on every connection whose handshake names no other dialect.",
+    ),
+    EventSpec::new::<ErrorJson<'static>>(
+        "error",
+        "An event without an acknowledgement was refused, or a session may not be seen any more.",
+    ),
+    EventSpec::new::<DeletedJson<'static>>(
+        "message:deleted",
+        "A message was deleted: it keeps its place without its content.",
+    ),
+    EventSpec::new::<DeliveredJson<'static>>(
+        "message:delivered",
+        "After the `message:new` of one's own `message:send`.",
+    ),
+    EventSpec::new::<MessageJson<'static>>("message:edited", "A message has another text."),
+    EventSpec::new::<MessageJson<'static>>(
+        "message:new",
+        "A person's message, one's own too. Answers come in `stream:complete`.",
+    ),
+    EventSpec::new::<ReactionJson<'static>>(
+        "message:reaction:update",
+        "Somebody gave or took back a reaction.",
+    ),
+    EventSpec::new::<SeenJson<'static>>(
+        "message:seen:update",
+        "Somebody has read up to a message.",
+    ),
+    EventSpec::new::<MissedJson<'static>>("messages:missed", "After a join with `lastMessageId`."),
+    EventSpec::new::<PresenceJson<'static>>(
+        "presence:update",
+        "Somebody who shares a session with this user came or went.",
+    ),
+    EventSpec::new::<ShutdownJson>("server:shutdown", "The node is about to close the connection."),
+    EventSpec::new::<TimeoutJson>(
+        "server:timeout",
+        "The connection is about to be closed for its age.",
+    ),
+    EventSpec::new::<ChunkJson<'static>>(
+        "stream:chunk",
+        "New text of an answer; the last one has all of it.",
+    ),
+    EventSpec::new::<CompletedJson<'static>>("stream:complete", "An answer is whole, and stored."),
+    EventSpec::new::<FailedJson<'static>>(
+        "stream:error",
+        "An answer failed; what there was of it is kept.",
+    ),
+    EventSpec::new::<ResetJson<'static>>(
+        "stream:reset",
+        "Forget the answer's text so far: it starts again at offset 0.",
+    ),
+    EventSpec::new::<ResumedJson<'static>>(
+        "stream:resumed",
+        "Another node goes on with the answer; nothing is to be done.",
+    ),
+    EventSpec::new::<StartedJson<'static>>("stream:start", "An answer is being written."),
+    EventSpec::new::<StoppedJson<'static>>(
+        "stream:stopped",
+        "Somebody stopped an answer; what there was of it is kept.",
+    ),
+    EventSpec::new::<TypingJson<'static>>("typing:start", "Somebody else is typing."),
+    EventSpec::new::<TypingJson<'static>>("typing:stop", "They are not any more."),
+    EventSpec::new::<PresentJson<'static>>(
+        "user:joined",
+        "A user came into the session, with the first of their devices.",
+    ),
+    EventSpec::new::<PresentJson<'static>>("user:left", "A user left it, with the last of them."),
 ];
 
-#[derive(Serialize)]
+/// A message was deleted.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "MessageDeleted")]
 struct DeletedJson<'a> {
     session_id: &'a str,
+    #[schemars(extend("format" = "uuid"))]
     message_id: String,
     deleted_by: &'a str,
+    #[schemars(extend("format" = "date-time"))]
     deleted_at: String,
 }
 
-#[derive(Serialize)]
+/// Somebody has read up to a message.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "MessageSeen")]
 struct SeenJson<'a> {
     session_id: &'a str,
+    #[schemars(extend("format" = "uuid"))]
     message_id: String,
     user_id: &'a str,
+    #[schemars(extend("format" = "date-time"))]
     seen_at: String,
 }
 
-#[derive(Serialize)]
+/// A reaction was given or taken back.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "ReactionChanged")]
 struct ReactionJson<'a> {
     session_id: &'a str,
+    #[schemars(extend("format" = "uuid"))]
     message_id: String,
     user_id: &'a str,
     emoji: &'a str,
+    /// Whether it was given.
     added: bool,
-    #[serde(serialize_with = "by_emoji")]
-    counts: &'a ReactionCounts,
+    /// How often each emoji is given now.
+    counts: CountsJson<'a>,
 }
 
-fn by_emoji<S: Serializer>(counts: &ReactionCounts, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(counts.iter().map(|(emoji, count)| (emoji, count)))
-}
-
-#[derive(Serialize)]
+/// Somebody came to a session, or left it.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct UserJson<'a> {
+#[schemars(rename = "UserPresent")]
+struct PresentJson<'a> {
     session_id: &'a str,
     user_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    online: Option<u64>,
+    /// How many users are there now.
+    online: u64,
 }
 
-#[derive(Serialize)]
+/// Somebody types in a session, or has stopped.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "UserTyping")]
+struct TypingJson<'a> {
+    session_id: &'a str,
+    user_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_name: Option<&'a str>,
+}
+
+/// A user is there, or is not, across the cluster.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "PresenceChanged")]
 struct PresenceJson<'a> {
     user_id: &'a str,
-    status: &'static str,
+    status: StatusJson,
+    #[schemars(extend("format" = "date-time"))]
     last_seen_at: String,
 }
 
@@ -120,7 +194,7 @@ pub(super) fn event(session: &SessionId, event: &Event, seq: u64) -> Vec<Frame> 
                 user_id: user.as_str(),
                 emoji,
                 added: *added,
-                counts,
+                counts: CountsJson(counts),
             };
             vec![Frame::new("message:reaction:update", &json)]
         }
@@ -128,55 +202,45 @@ pub(super) fn event(session: &SessionId, event: &Event, seq: u64) -> Vec<Frame> 
             Vec::new()
         }
         EventKind::GenerationStarted { generation, message, agent, .. } => {
-            let mut json = StreamJson::new(*generation, session, message);
-            json.agent_id = Some(agent.as_str());
-            vec![Frame::new("stream:start", &json)]
+            vec![stream::started(StreamOf::new(session, *generation, *message), agent)]
         }
         EventKind::GenerationResumed { generation, message, attempt, utf16_offset, .. } => {
-            let mut json = StreamJson::new(*generation, session, message);
-            json.attempt = Some(*attempt);
-            json.offset = Some(*utf16_offset);
-            vec![Frame::new("stream:resumed", &json)]
+            let of = StreamOf::new(session, *generation, *message);
+            vec![stream::resumed(of, *attempt, *utf16_offset)]
         }
         EventKind::GenerationReset { generation, message, attempt, reason, .. } => {
-            let mut json = StreamJson::new(*generation, session, message);
-            json.attempt = Some(*attempt);
-            json.reason = Some(reason);
-            vec![Frame::new("stream:reset", &json)]
+            vec![stream::reset(StreamOf::new(session, *generation, *message), *attempt, reason)]
         }
         EventKind::GenerationCompleted { generation, message, reason, usage } => {
-            stream::completed(session, *generation, message, reason, *usage, seq)
+            let of = StreamOf::new(session, *generation, message.id);
+            stream::completed(of, message, reason, *usage, seq)
         }
         EventKind::GenerationStopped { generation, message, by } => {
-            let mut json = StreamJson::new(*generation, session, message.id);
-            json.stopped_by = Some(by.as_str());
-            json.content = Some(&message.content);
-            vec![Frame::new("stream:stopped", &json)]
+            let of = StreamOf::new(session, *generation, message.id);
+            vec![stream::stopped(of, by, &message.content)]
         }
         EventKind::GenerationFailed { generation, message, error } => {
-            let mut json = StreamJson::new(*generation, session, message.id);
-            json.error = Some(ErrorJson::new(error, Some("stream:request")));
-            vec![Frame::new("stream:error", &json)]
+            vec![stream::failed(StreamOf::new(session, *generation, message.id), error)]
         }
     }
 }
 
 pub(super) fn signal(session: &SessionId, signal: &Signal) -> Frame {
-    let (event, user, name, online) = match signal {
-        Signal::UserJoined { user, name, online } => ("user:joined", user, name, Some(*online)),
-        Signal::UserLeft { user, name, online } => ("user:left", user, name, Some(*online)),
-        Signal::TypingStarted { user, name } => ("typing:start", user, name, None),
-        Signal::TypingStopped { user, name } => ("typing:stop", user, name, None),
+    let present = |event, user: &UserId, name: &Option<String>, online| {
+        let (session_id, user_id) = (session.as_str(), user.as_str());
+        let user_name = name.as_deref();
+        Frame::new(event, &PresentJson { session_id, user_id, user_name, online })
     };
-    Frame::new(
-        event,
-        &UserJson {
-            session_id: session.as_str(),
-            user_id: user.as_str(),
-            user_name: name.as_deref(),
-            online,
-        },
-    )
+    let typing = |event, user: &UserId, name: &Option<String>| {
+        let (session_id, user_id) = (session.as_str(), user.as_str());
+        Frame::new(event, &TypingJson { session_id, user_id, user_name: name.as_deref() })
+    };
+    match signal {
+        Signal::UserJoined { user, name, online } => present("user:joined", user, name, *online),
+        Signal::UserLeft { user, name, online } => present("user:left", user, name, *online),
+        Signal::TypingStarted { user, name } => typing("typing:start", user, name),
+        Signal::TypingStopped { user, name } => typing("typing:stop", user, name),
+    }
 }
 
 pub(super) fn presence(change: &PresenceChange) -> Frame {
@@ -184,7 +248,7 @@ pub(super) fn presence(change: &PresenceChange) -> Frame {
         "presence:update",
         &PresenceJson {
             user_id: change.user.as_str(),
-            status: if change.online { "online" } else { "offline" },
+            status: if change.online { StatusJson::Online } else { StatusJson::Offline },
             last_seen_at: change.last_seen_at.to_string(),
         },
     )

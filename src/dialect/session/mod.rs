@@ -1,6 +1,8 @@
 //! The dialect `session`: the native and richest one.
 
 mod answer;
+mod asked;
+mod connection;
 mod decode;
 mod encode;
 mod stream;
@@ -9,9 +11,9 @@ mod tests;
 
 use std::time::Duration;
 
-use serde_json::json;
 use serde_json::value::RawValue;
 
+use self::connection::{ConnectedJson, ShutdownJson, TimeoutJson};
 use super::wire::ErrorJson;
 use super::{
     Answer, CommandSpec, Dialect, EventSpec, Frame, Greeting, Ids, Refusal, Shown, Vocabulary,
@@ -48,7 +50,7 @@ impl Vocabulary for SessionDialect {
 
 impl Dialect for SessionDialect {
     fn commands(&self) -> &'static [CommandSpec] {
-        decode::COMMANDS
+        asked::COMMANDS
     }
 
     fn decode(&self, event: &str, args: &[&RawValue]) -> Result<Command, Error> {
@@ -65,16 +67,7 @@ impl Dialect for SessionDialect {
     }
 
     fn greet(&self, greeting: Greeting<'_>) -> Option<Frame> {
-        Some(Frame::new(
-            "connection:success",
-            &json!({
-                "userId": greeting.user,
-                "socketId": greeting.socket,
-                "nodeId": greeting.node,
-                "serverTime": greeting.now.to_string(),
-                "recovered": greeting.recovered,
-            }),
-        ))
+        Some(Frame::new("connection:success", &ConnectedJson::from(greeting)))
     }
 
     fn error(&self, refusal: &Refusal<'_>) -> Frame {
@@ -82,17 +75,15 @@ impl Dialect for SessionDialect {
     }
 
     fn shutdown(&self, reconnect_in: Duration) -> Option<Frame> {
-        Some(Frame::new(
-            "server:shutdown",
-            &json!({
-                "message": "This server is shutting down",
-                "reconnectInMs": u64::try_from(reconnect_in.as_millis()).unwrap_or(u64::MAX),
-            }),
-        ))
+        let shutdown = ShutdownJson {
+            message: "This server is shutting down",
+            reconnect_in_ms: u64::try_from(reconnect_in.as_millis()).unwrap_or(u64::MAX),
+        };
+        Some(Frame::new("server:shutdown", &shutdown))
     }
 
     fn timeout(&self) -> Option<Frame> {
-        let json = json!({ "message": "This connection has reached its age" });
-        Some(Frame::new("server:timeout", &json))
+        let timeout = TimeoutJson { message: "This connection has reached its age" };
+        Some(Frame::new("server:timeout", &timeout))
     }
 }

@@ -1,77 +1,115 @@
-//! The text of answers, and what the events about them have in common.
+//! Answers: their text, and what becomes of them.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::dialect::wire::{ErrorJson, MessageJson, UsageJson};
 use crate::dialect::{Frame, TextShown};
 use crate::domain::text::utf16_len;
-use crate::domain::{GenerationId, Message, SessionId, StopReason, Usage};
+use crate::domain::{
+    AgentId, Error, GenerationId, Message, MessageId, SessionId, StopReason, Usage, UserId,
+};
 
-/// What the events about a generation have in common.
-#[derive(Serialize)]
+/// Which answer an event is about.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct StreamJson<'a> {
+pub(super) struct StreamOf<'a> {
+    #[schemars(extend("format" = "uuid"))]
     stream_id: String,
     session_id: &'a str,
+    /// The answer's id.
+    #[schemars(extend("format" = "uuid"))]
     message_id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) agent_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) attempt: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) offset: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) stopped_by: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) content: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) message: Option<MessageJson<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) usage: Option<UsageJson>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) stop_reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) error: Option<ErrorJson<'a>>,
 }
 
-impl<'a> StreamJson<'a> {
+impl<'a> StreamOf<'a> {
     pub(super) fn new(
-        generation: GenerationId,
         session: &'a SessionId,
-        message: impl ToString,
+        generation: GenerationId,
+        message: MessageId,
     ) -> Self {
         Self {
             stream_id: generation.to_string(),
             session_id: session.as_str(),
             message_id: message.to_string(),
-            agent_id: None,
-            attempt: None,
-            offset: None,
-            reason: None,
-            stopped_by: None,
-            content: None,
-            message: None,
-            usage: None,
-            stop_reason: None,
-            error: None,
         }
     }
 }
 
-#[derive(Serialize)]
+/// An answer is being written.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct ChunkJson<'a> {
+#[schemars(rename = "StreamStarted")]
+pub(super) struct StartedJson<'a> {
+    #[serde(flatten)]
+    of: StreamOf<'a>,
+    agent_id: &'a str,
+}
+
+pub(super) fn started(of: StreamOf<'_>, agent: &AgentId) -> Frame {
+    Frame::new("stream:start", &StartedJson { of, agent_id: agent.as_str() })
+}
+
+/// Another node goes on with an answer.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "StreamResumed")]
+pub(super) struct ResumedJson<'a> {
+    #[serde(flatten)]
+    of: StreamOf<'a>,
+    /// Which attempt this is; the first is 1.
+    attempt: u32,
+    /// Where it goes on, in UTF-16 code units.
+    offset: u64,
+}
+
+pub(super) fn resumed(of: StreamOf<'_>, attempt: u32, offset: u64) -> Frame {
+    Frame::new("stream:resumed", &ResumedJson { of, attempt, offset })
+}
+
+/// An answer starts again.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "StreamReset")]
+pub(super) struct ResetJson<'a> {
+    #[serde(flatten)]
+    of: StreamOf<'a>,
+    /// Which attempt this is; the first is 1.
+    attempt: u32,
+    /// Why, for a person.
+    reason: &'a str,
+}
+
+pub(super) fn reset(of: StreamOf<'_>, attempt: u32, reason: &str) -> Frame {
+    Frame::new("stream:reset", &ResetJson { of, attempt, reason })
+}
+
+/// New text of an answer.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "StreamChunk")]
+pub(super) struct ChunkJson<'a> {
+    /// The same as `streamId`.
+    #[schemars(extend("format" = "uuid"))]
     id: &'a str,
+    #[schemars(extend("format" = "uuid"))]
     stream_id: &'a str,
     session_id: &'a str,
+    /// The answer's id.
+    #[schemars(extend("format" = "uuid"))]
     message_id: &'a str,
+    /// Counts the chunks as they were made: it grows, and may jump where several were joined.
     seq: u64,
+    /// Where `delta` starts in the answer, in UTF-16 code units.
     offset: u64,
+    /// The new text.
     delta: &'a str,
+    /// The whole answer where `isComplete`; else empty, or the text so far with
+    /// `STREAM_CHUNK_CONTENT=cumulative`.
     content: &'a str,
+    /// How many tokens there are so far.
     tokens: u64,
+    /// Whether this is the last one.
     is_complete: bool,
 }
 
@@ -95,21 +133,32 @@ pub(super) fn chunk(session: &SessionId, text: TextShown<'_>, cumulative: bool) 
     )
 }
 
+/// An answer is whole.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "StreamCompleted")]
+pub(super) struct CompletedJson<'a> {
+    #[serde(flatten)]
+    of: StreamOf<'a>,
+    message: MessageJson<'a>,
+    usage: UsageJson,
+    /// `end_turn`, `max_tokens`, or the provider's own word.
+    stop_reason: &'a str,
+}
+
 /// The last chunk, with the whole response in it, then the stored message.
 pub(super) fn completed(
-    session: &SessionId,
-    generation: GenerationId,
+    of: StreamOf<'_>,
     message: &Message,
     reason: &StopReason,
     usage: Usage,
     seq: u64,
 ) -> Vec<Frame> {
-    let id = generation.to_string();
     let chunk = ChunkJson {
-        id: &id,
-        stream_id: &id,
-        session_id: session.as_str(),
-        message_id: &message.id.to_string(),
+        id: &of.stream_id,
+        stream_id: &of.stream_id,
+        session_id: of.session_id,
+        message_id: &of.message_id,
         seq,
         offset: utf16_len(&message.content),
         delta: "",
@@ -117,9 +166,39 @@ pub(super) fn completed(
         tokens: message.tokens.unwrap_or(0),
         is_complete: true,
     };
-    let mut json = StreamJson::new(generation, session, message.id);
-    json.message = Some(MessageJson::from(message));
-    json.usage = Some(usage.into());
-    json.stop_reason = Some(reason.as_str());
-    vec![Frame::new("stream:chunk", &chunk), Frame::new("stream:complete", &json)]
+    let chunk = Frame::new("stream:chunk", &chunk);
+    let (message, usage, stop_reason) = (message.into(), usage.into(), reason.as_str());
+    let completed = CompletedJson { of, message, usage, stop_reason };
+    vec![chunk, Frame::new("stream:complete", &completed)]
+}
+
+/// An answer was stopped.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "StreamStopped")]
+pub(super) struct StoppedJson<'a> {
+    #[serde(flatten)]
+    of: StreamOf<'a>,
+    stopped_by: &'a str,
+    /// What there was of it.
+    content: &'a str,
+}
+
+pub(super) fn stopped(of: StreamOf<'_>, by: &UserId, content: &str) -> Frame {
+    Frame::new("stream:stopped", &StoppedJson { of, stopped_by: by.as_str(), content })
+}
+
+/// An answer failed.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "StreamFailed")]
+pub(super) struct FailedJson<'a> {
+    #[serde(flatten)]
+    of: StreamOf<'a>,
+    error: ErrorJson<'a>,
+}
+
+pub(super) fn failed(of: StreamOf<'_>, error: &Error) -> Frame {
+    let error = ErrorJson::new(error, Some("stream:request"));
+    Frame::new("stream:error", &FailedJson { of, error })
 }

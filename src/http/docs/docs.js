@@ -113,7 +113,7 @@ function show() {
   const main = [
     el("h1", {}, openapi.info.title, el("small", {}, openapi.info.version)),
     prose(openapi.info.description),
-    el("p", {}, "Who asks: ", el("code", {}, "Authorization: Bearer …"), ", or the cookie ", el("code", {}, "access_token"), ". The document itself: ", el("a", { href: "/openapi.json" }, "/openapi.json"), "."),
+    el("p", {}, "Who asks: ", el("code", {}, "Authorization: Bearer …"), ", or the cookie ", el("code", {}, "access_token"), ". The document itself: ", el("a", { href: "/openapi.json" }, "/openapi.json"), ". What is said over sockets and SSE: ", el("a", { href: "/asyncapi.json" }, "/asyncapi.json"), "."),
   ];
   for (const [tag, operations] of groups) {
     contents.push(group(tag, el("ul", {}, operations.map(({ path, method, said }) => {
