@@ -67,15 +67,14 @@ async fn refill(shared: &Shared, tail: &Tail) {
     tail.filled.notify_waiters();
 }
 
-/// Has a tail read on now, and waits until it has, but not for long: Redis may be away.
+/// Has a tail read on where it has not heard everything, and waits until it has, but not for long:
+/// Redis may be away.
 ///
 /// # Cancel safety
 /// Dropped, it is read all the same.
 pub(super) async fn look(shared: &Shared, tail: &Arc<Tail>) {
-    if tail.state().begin_refill() {
-        spawn(shared, tail.clone());
-    }
-    let filled = async {
+    let looked = async {
+        compare(shared, tail, &AtomicBool::new(false)).await;
         loop {
             let filled = tail.filled.notified();
             if tail.state().is_live() {
@@ -84,7 +83,8 @@ pub(super) async fn look(shared: &Shared, tail: &Arc<Tail>) {
             filled.await;
         }
     };
-    let _ = timeout(LOOK_WITHIN, filled).await;
+    // Where it takes longer, the reader starts over what this node does not know.
+    let _ = timeout(LOOK_WITHIN, looked).await;
 }
 
 /// Reads on from where the tail is: the log first, since its events say which texts there are.

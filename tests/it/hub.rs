@@ -5,6 +5,8 @@ mod access;
 mod plain;
 mod presence;
 pub mod reader;
+mod resume;
+mod told;
 mod typing;
 mod unknown;
 
