@@ -130,8 +130,8 @@ async fn whoever_says_who_they_are_is_believed_only_where_the_token_said_so() {
         let command = Command::Identify { user: UserId::new(user).unwrap() };
         node.execute(&mut visit, command, "chat:auth").await.map_err(|error| error.code)
     };
-    let user = UserId::new("ada").unwrap();
-    assert_eq!(identify("ada").await, Ok(Reply::Identified { user }));
+    let identified = Reply::Identified { user: UserId::new("ada").unwrap() };
+    assert_eq!(identify("ada").await, Ok(identified));
     assert_eq!(identify("bob").await, Err(ErrorCode::Auth));
     assert_eq!(identify("ada").await, Err(ErrorCode::RateLimit));
 }

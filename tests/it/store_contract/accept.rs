@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
-use tokencast::domain::{Author, EventKind, Status};
+use tokencast::domain::{Author, EventKind, MessageId, Status};
 use tokencast::store::{Accepted, NewGeneration, StoreError};
 
 use super::database::{
@@ -64,9 +64,11 @@ pub(super) async fn a_client_id_belongs_to_its_session_and_user(database: &Datab
     let store = with_sessions(database, &["s", "t"]).await;
     let new = NewGeneration { client_message_id: Some("c".to_owned()), ..prompt("s", "hello") };
     accepted(&store, &new).await;
-    accepted(&store, &NewGeneration { session: session("t"), ..new.clone() }).await;
-    accepted(&store, &NewGeneration { user: user("bob"), ..new.clone() }).await;
-    accepted(&store, &NewGeneration { client_message_id: Some("C".to_owned()), ..new }).await;
+    let other = || NewGeneration { prompt_id: MessageId::new(), ..new.clone() };
+    accepted(&store, &NewGeneration { session: session("t"), ..other() }).await;
+    accepted(&store, &NewGeneration { user: user("bob"), ..other() }).await;
+    let upper = Some("C".to_owned());
+    accepted(&store, &NewGeneration { client_message_id: upper, ..other() }).await;
     accepted(&store, &prompt("s", "no id")).await;
     accepted(&store, &prompt("s", "no id")).await;
 }
