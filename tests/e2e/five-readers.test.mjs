@@ -65,7 +65,7 @@ const FAMILIES = {
     answer: ['chat:response'],
     middle: ['connection:success', 'chat:session'],
     rest: ['chat:response'],
-    broken: ['chat:response', 'chat:error'],
+    broken: ['chat:error'],
     chunk: () => undefined,
     whole: ({ name, payload }) => (name === 'chat:response' ? [payload.id, payload.content] : undefined),
   },
@@ -79,7 +79,7 @@ const FAMILIES = {
     word: ({ name, payload }) => (name !== 'message' ? name : (payload.status ?? (payload.done && 'done: true'))),
   },
 };
-const NAMES = Object.keys(FAMILIES).filter((n) => !process.env.NO_SSE || n !== 'sse');
+const NAMES = Object.keys(FAMILIES);
 const LIVE = NAMES.filter((name) => name !== 'persona');
 
 /** The events by name, in order; a run of chunks as one. */

@@ -62,7 +62,7 @@ function take(block, reader) {
   let id;
   const data = [];
   for (const line of block.split('\n')) {
-    const [, field, value] = /^([^:]*):? ?(.*)$/.exec(line);
+    const [, field, value] = /^([^:]*):? ?(.*)$/s.exec(line); // s: U+2028 ends no line here
     if (field === 'event') name = value;
     else if (field === 'id') id = value;
     else if (field === 'data') data.push(value);
