@@ -1,12 +1,13 @@
 # What a developer types. `make test` and `make cluster` install from Debian what is missing.
 
-.PHONY: help build test rust e2e openapi check fmt cluster bench install
+.PHONY: help build test rust e2e openapi types check fmt cluster bench install
 
 help:
-	@echo 'make test      everything: cargo test, the end-to-end suites, the OpenAPI document'
+	@echo 'make test      everything: cargo test, the end-to-end suites, the documents and types'
 	@echo 'make rust      cargo test only             (TESTS=name filters)'
 	@echo 'make e2e       the end-to-end suites only  (SUITE=stream runs one)'
 	@echo 'make openapi   the OpenAPI document and its routes only'
+	@echo 'make types     the AsyncAPI document and clients/typescript only (GENERATE=1 writes the types)'
 	@echo 'make check     format, lints, documentation'
 	@echo 'make cluster   three nodes behind nginx on this machine (CLUSTER_PORT=8080)'
 	@echo 'make bench     how much later another node gets each chunk (ARGS="--runs 5")'
@@ -20,7 +21,7 @@ install:
 	@dev/install.sh
 
 test: install
-	@dev/services.sh dev/test.sh rust e2e openapi
+	@dev/services.sh dev/test.sh rust e2e openapi types
 
 rust:
 	@dev/install.sh minimal
@@ -32,6 +33,10 @@ e2e: install
 openapi:
 	@dev/install.sh minimal openapi
 	@dev/services.sh dev/test.sh openapi
+
+types:
+	@dev/install.sh minimal types
+	@dev/services.sh dev/test.sh types
 
 check:
 	cargo fmt --all --check

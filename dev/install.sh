@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# dev/install.sh [minimal|tests|browser|openapi]…: installs from Debian what is missing, and nothing when
+# dev/install.sh [minimal|tests|browser|openapi|types]…: installs from Debian what is missing, and nothing when
 # nothing is (then it needs no root).
 #
 #   minimal   what `make cluster` needs: Redis, PostgreSQL, nginx, a C compiler
 #   tests     minimal, Node.js with npm, and the packages of tests/e2e and examples
 #   browser   Chromium
 #   openapi   Python with venv, and tests/openapi's packages
+#   types     Node.js with npm, and clients/typescript's packages
 #
 # The default is all of them. Installed servers are not started: every script here runs its own.
 set -euo pipefail
@@ -51,11 +52,11 @@ install_missing() {
     apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null >&2
 }
 
-# install_packages FOLDER: the npm packages of its lock file, again only when that changed.
+# install_packages FOLDER: its npm packages, again only when its lock file changed.
 install_packages() {
-  local lock=$ROOT/$1/package-lock.json stamp=$ROOT/$1/node_modules/.installed
+  local lock=$1/package-lock.json stamp=$1/node_modules/.installed
   if [[ -e $stamp ]] && cmp -s "$lock" "$stamp"; then return; fi
-  (cd "$ROOT/$1" && npm ci --no-audit --no-fund --loglevel=error </dev/null >&2)
+  (cd "$1" && npm ci --no-audit --no-fund --loglevel=error </dev/null >&2)
   cp "$lock" "$stamp"
 }
 
@@ -68,8 +69,8 @@ install_python_packages() {
   cp "$list" "$venv/.installed"
 }
 
-[[ $# -gt 0 ]] || set -- tests browser openapi
-with_packages=no with_python=no
+[[ $# -gt 0 ]] || set -- tests browser openapi types
+with_python=no folders=()
 for part; do
   case $part in
     minimal) need_minimal ;;
@@ -77,7 +78,13 @@ for part; do
       need_minimal
       need nodejs -- node
       need npm -- npm
-      with_packages=yes
+      folders+=("$ROOT/tests/e2e" "$ROOT/examples")
+      ;;
+    types)
+      need nodejs -- node
+      need npm -- npm
+      need curl -- curl
+      folders+=("$ROOT/clients/typescript")
       ;;
     openapi)
       need python3 python3-venv -- python3
@@ -92,8 +99,5 @@ for part; do
 done
 command -v cargo >/dev/null || die 'cargo is missing: install Rust 1.94 or newer from https://rustup.rs'
 if ((${#missing[@]})); then install_missing; fi
-if [[ $with_packages == yes ]]; then
-  install_packages tests/e2e
-  install_packages examples
-fi
+for folder in "${folders[@]}"; do install_packages "$folder"; done
 if [[ $with_python == yes ]]; then install_python_packages; fi

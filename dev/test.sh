@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# dev/test.sh [rust] [e2e] [openapi]: the tests, and their counts at the end. Needs the services of
+# dev/test.sh [rust] [e2e] [openapi] [types]: the tests, and their counts at the end. Needs the services of
 # dev/services.sh. SUITE=stream runs tests/e2e/stream.test.mjs only; TESTS=… filters cargo's.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 [[ -n ${TEST_REDIS_URL:-} && -n ${TEST_DATABASE_URL:-} ]] ||
   { echo 'dev/test.sh: run it through dev/services.sh' >&2; exit 2; }
-[[ $# -gt 0 ]] || set -- rust e2e openapi
+[[ $# -gt 0 ]] || set -- rust e2e openapi types
 
 logs=$(mktemp -d "${TMPDIR:-/tmp}/tokencast-test.XXXXXX")
 trap 'rm -rf "$logs"' EXIT
@@ -58,9 +58,16 @@ openapi() {
   summary+=("OpenAPI:     $(tail -n 1 "$logs/openapi")")
 }
 
+types() {
+  local bin
+  bin=$(program)
+  dev/types.sh "$bin" >"$logs/types" || status=1
+  summary+=("Types:       $(tail -n 1 "$logs/types")")
+}
+
 for part; do
   case $part in
-    rust | e2e | openapi) "$part" ;;
+    rust | e2e | openapi | types) "$part" ;;
     *) echo "dev/test.sh: unknown part: $part" >&2; exit 2 ;;
   esac
 done

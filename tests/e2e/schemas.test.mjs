@@ -1,0 +1,113 @@
+// Whether what is really sent is what /asyncapi.json says: a conversation in each dialect, of which every
+// event and every acknowledgement has to fit its schema and to say nothing that its schema does not name.
+
+import assert from 'node:assert/strict';
+import Ajv from 'ajv';
+import { no, ok, open, sessionId, suite, token } from './harness.mjs';
+import { rest } from './harness/rest.mjs';
+
+const FORMATS = {
+  uuid: /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/,
+  'date-time': /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/,
+};
+
+/** The schemas, each closed: a field that it does not name is one too many. */
+function closed(schema) {
+  if (Array.isArray(schema)) return schema.map(closed);
+  if (schema === null || typeof schema !== 'object') return schema;
+  const inner = Object.fromEntries(Object.entries(schema).map(([key, value]) => [key, closed(value)]));
+  const isObject = inner.type === 'object' && inner.properties && inner.additionalProperties === undefined;
+  return isObject ? { ...inner, additionalProperties: false } : inner;
+}
+
+/** What `/asyncapi.json` says of one dialect: `fits` asserts, and notes in `seen` what it was asked about. */
+function judge(document, dialect) {
+  const ajv = new Ajv({ strict: false, allErrors: true, formats: FORMATS, validateFormats: true, logger: false });
+  const { channels, components } = closed({ channels: document.channels, components: document.components });
+  ajv.addSchema({ $id: 'asyncapi', channels, components: { schemas: components.schemas } });
+  const seen = new Set();
+  const fits = (key, value) => {
+    const message = channels[dialect].messages[key];
+    assert.ok(message, `${dialect}: ${key} is not in the document`);
+    const at = `asyncapi#/channels/${dialect}/messages/${key.replaceAll(':', '%3A')}/payload`;
+    const validate = ajv.getSchema(at);
+    assert.ok(validate(value), `${dialect}: ${key}: ${ajv.errorsText(validate.errors)}\n${JSON.stringify(value, null, 2)}`);
+    seen.add(key);
+  };
+  return { fits, seen, keys: Object.keys(channels[dialect].messages) };
+}
+
+const RARE = {
+  // It takes the death of a node, or a connection of a great age.
+  session: ['server.stream:resumed', 'server.stream:reset', 'server.server:timeout'],
+};
+
+const conversations = {
+  async session({ cluster, ada, bob, asked, refused }) {
+    const id = sessionId('schemas');
+    await asked(ada, 'session:join', { sessionId: id });
+    await rest(cluster.nodes[0], ada.sub).post(`/api/chat/sessions/${id}/members`, { userId: bob.sub });
+    await asked(bob, 'session:join', { sessionId: id, streams: {} });
+    const attachments = [{ fileName: 'a', fileUrl: '/a', mimeType: 'text/plain', fileSize: 1, metadata: { of: [1] } }];
+    const { message } = await asked(ada, 'message:send', { sessionId: id, content: 'Hi', attachments, clientMessageId: 'own' });
+    const reply = await asked(bob, 'message:send', { sessionId: id, content: 'Hi', parentMessageId: message.id, clientMessageId: null });
+    await asked(bob, 'message:reaction', { messageId: message.id, emoji: '👍' });
+    await asked(ada, 'message:edit', { messageId: message.id, content: 'Hi!' });
+    await asked(bob, 'message:delete', { messageId: reply.message.id });
+    await asked(bob, 'message:seen', { sessionId: id, messageId: message.id });
+    await asked(bob, 'typing:start', { sessionId: id, userName: 'Bob' });
+    await asked(bob, 'typing:stop', { sessionId: id });
+    const whole = await asked(ada, 'stream:request', { sessionId: id, prompt: 'Why?', agentId: 'quick', config: { temperature: 0, maxTokens: 50 } });
+    await ada.heard.next('stream:complete', (payload) => payload.streamId === whole.streamId);
+    const stopped = await asked(ada, 'stream:request', { sessionId: id, prompt: 'Why?', agentId: 'slow', clientMessageId: 'why' });
+    await ada.heard.next('stream:chunk', (payload) => payload.streamId === stopped.streamId);
+    // With what was missed, and an answer that is being written.
+    const later = await open(cluster.nodes[0].url, { token: token({ sub: ada.sub }) });
+    const joined = await asked({ ...later, sub: ada.sub }, 'session:join', { sessionId: id, lastMessageId: message.id, streams: { [stopped.streamId]: 0 } });
+    assert.equal(joined.activeStreams.length, 1);
+    assert.ok(joined.missed > 0);
+    await asked(bob, 'stream:stop', { streamId: stopped.streamId });
+    await ada.heard.next('stream:stopped', (payload) => payload.streamId === stopped.streamId);
+    const silent = await asked(ada, 'stream:request', { sessionId: id, prompt: 'Why?', agentId: 'silent' });
+    await ada.heard.next('stream:error', (payload) => payload.streamId === silent.streamId);
+    await refused(bob, 'INVALID', 'message:send', { sessionId: id });
+    await refused(bob, 'NOT_FOUND', 'message:edit', { messageId: 'nonsense', content: 'x' });
+    bob.socket.emit('message:send', { sessionId: id, clientMessageId: 'refused' });
+    await bob.heard.next('error', (payload) => payload.clientMessageId === 'refused');
+    await asked(bob, 'session:leave', { sessionId: id });
+    await ada.heard.next('user:left', (payload) => payload.userId === bob.sub);
+    await asked(bob, 'session:join', { sessionId: id });
+    bob.socket.disconnect();
+    await ada.heard.next('presence:update', (payload) => payload.userId === bob.sub && payload.status === 'offline');
+    await cluster.nodes[0].stop();
+    await ada.heard.next('server:shutdown', () => true);
+    return [later];
+  },
+};
+
+const agents = { quick: { tokensPerSecond: 400, tokens: 20 }, slow: { tokensPerSecond: 20, tokens: 1_000 }, silent: { tokensPerSecond: 0.01, tokens: 5 } };
+const env = { STREAM_TIMEOUT: '2s' };
+
+suite('schemas', { fresh: true, nodes: 1, agents, env }, (e2e) => {
+  for (const [dialect, conversation] of Object.entries(conversations)) {
+    e2e(`dialect ${dialect}: what is sent is what is described`, { timeout: 60_000 }, async (cluster) => {
+      const document = await rest(cluster.nodes[0], 'x', { jwt: null }).get('/asyncapi.json');
+      const { fits, seen, keys } = judge(document, dialect);
+      const person = async (sub) => ({ sub, ...(await open(cluster.nodes[0].url, { token: token({ sub, name: sub }), auth: { dialect } })) });
+      const ada = await person('ada');
+      const bob = await person('bob');
+      const asked = async ({ socket }, event, payload) => {
+        fits(`client.${event}`, payload);
+        const ack = await ok(socket, event, payload);
+        fits(`client.${event}.ack`, ack);
+        return ack;
+      };
+      const refused = async ({ socket }, code, event, payload) => {
+        fits(`client.${event}.ack`, { ok: false, error: await no(socket, code, event, payload) });
+      };
+      const others = await conversation({ cluster, ada, bob, asked, refused });
+      for (const { heard } of [ada, bob, ...others]) for (const { name, payload } of heard.events) fits(`server.${name}`, payload);
+      assert.deepEqual(keys.filter((key) => !seen.has(key)).sort(), [...(RARE[dialect] ?? [])].sort(), 'every event was tried, but for rare ones');
+    });
+  }
+});
