@@ -148,8 +148,8 @@ fn nasty() -> Vec<Box<RawValue>> {
         r#""\ud800""#.to_owned(),
         r#""\udc00\ud800""#.to_owned(),
         "\"\u{feff}\u{202e}\u{10ffff}\"".to_owned(),
-        format!("\"{}\"", "x".repeat(1 << 20)),
-        format!("\"{}\"", r"\n".repeat(1 << 16)),
+        format!("\"{}\"", "x".repeat(1 << 16)),
+        format!("\"{}\"", r"\n".repeat(1 << 12)),
         "[]".to_owned(),
         "[[],{}]".to_owned(),
         "{}".to_owned(),
@@ -162,10 +162,10 @@ fn nasty() -> Vec<Box<RawValue>> {
         deep(100),
         deep(127),
         deep(200),
-        deep(100_000),
+        deep(10_000),
         deep_objects(100),
-        deep_objects(50_000),
-        format!("{{{}\"z\":1}}", r#""k":1,"#.repeat(10_000)),
+        deep_objects(5_000),
+        format!("{{{}\"z\":1}}", r#""k":1,"#.repeat(1_000)),
     ];
     json.into_iter().map(|json| RawValue::from_string(json).unwrap()).collect()
 }

@@ -93,10 +93,13 @@ impl Transcript {
             serde_json::json!({ "event": event, "args": args, "command": command }).to_string()
         });
         let shown = lines(&self.shown, "  ", |heard| {
-            let when = Value::from(heard.when.as_str());
-            let acks = lines(&heard.acks, "      ", Value::to_string);
-            let frames = lines(&heard.frames, "      ", Value::to_string);
-            format!("{{ \"when\": {when}, \"acks\": {acks}, \"frames\": {frames} }}")
+            // What says nothing is left out, so that what is heard stands out.
+            let part = |name: &str, all: &[Value]| match all {
+                [] => String::new(),
+                all => format!(", \"{name}\": {}", lines(all, "      ", Value::to_string)),
+            };
+            let (acks, frames) = (part("acks", &heard.acks), part("frames", &heard.frames));
+            format!("{{ \"when\": {}{acks}{frames} }}", Value::from(heard.when.as_str()))
         });
         let text = format!("{{\n\"asked\": {asked},\n\"shown\": {shown}\n}}\n");
         std::fs::write(Self::path(name), text).unwrap();
