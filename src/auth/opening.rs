@@ -22,6 +22,7 @@ fn auth() -> Auth {
         audience: Vec::new(),
         leeway: Duration::from_secs(30),
         dev_auth: false,
+        chat_auth: false,
         signing_secret: Some(SIGNING.into()),
         admin_scope: "tokencast:admin".to_owned(),
     }

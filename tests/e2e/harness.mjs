@@ -333,7 +333,7 @@ export async function createDatabase() {
 /** What has a limit of its own; everything else has WS_THROTTLE_LIMIT. */
 const LIMITED = [
   'session:join', 'message:send', 'message:edit', 'message:delete', 'message:seen', 'message:reaction', 'typing:start',
-  'stream:request', 'read', 'subscribe', 'chat:join', 'chat:send', 'chat:message', 'chat:typing',
+  'stream:request', 'stream:init', 'stream:open', 'read', 'subscribe', 'chat:join', 'chat:send', 'chat:message', 'chat:typing',
 ];
 
 /** RATE_LIMITS that no test runs into, but for `limits`: `{ 'message:send': '5/60s' }`. */

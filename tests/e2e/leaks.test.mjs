@@ -44,7 +44,7 @@ const EVENTS = {
 /** The fields and parameters of the API, by name. */
 const FIELDS = {
   sessionId: SESSION, messageId: MESSAGE, parentMessageId: MESSAGE, attachmentId: slot('attachment'), streamId: slot('stream'),
-  before: MESSAGE, after: MESSAGE,
+  session: SESSION, before: MESSAGE, after: MESSAGE,
   userId: 'nobody-in-particular', content: 'x', title: 'x', emoji: '👀', agentId: 'instant', visibility: 'private', query: 'secret',
   attachments: [FILE], ...FILE, metadata: {}, limit: 5, offset: 0, prompt: 'x',
 };
@@ -52,7 +52,7 @@ const FIELDS = {
 const EXCEPTIONS = {
   'POST /api/chat/sessions': { id: SESSION },
   // Not of these cases: nothing of anybody's is named by them.
-  '*': { cursor: undefined, clientMessageId: undefined, 'idempotency-key': undefined, config: undefined, sub: 'x', name: 'x' },
+  '*': { cursor: undefined, clientMessageId: undefined, 'idempotency-key': undefined, config: undefined, lastEventId: undefined, sub: 'x', name: 'x' },
 };
 /** Routes that know nobody's data. */
 const NOBODYS = /^\/(livez|healthz|readyz|metrics|openapi\.json|docs.*|dev\/.*|)$/;

@@ -395,9 +395,9 @@ mod tests {
         assert_eq!(happens(&reader), None);
 
         // What is larger than the account goes alone.
-        assert_eq!(reader.offer(&[frame(9)]), Offer::Taken);
+        assert_eq!(reader.offer(&[frame(20)]), Offer::Taken);
         assert_eq!(reader.offer(&[frame(2 * max)]), Offer::Full);
-        assert_eq!(taken(&mut events).0.len(), 9);
+        assert_eq!(taken(&mut events).0.len(), 20);
         assert_eq!(happens(&reader), Some(Happening::Drained));
         assert_eq!(reader.offer(&[frame(2 * max)]), Offer::Taken);
         assert_eq!(taken(&mut events).0.len(), 2 * max);
