@@ -264,7 +264,10 @@ suite('five readers', { nodes: 3, nginx: true, env: model.env }, (e2e) => {
     const stored = await newest(cluster, who);
     for (const one of [asker, ...late]) isStored(one, stored, BITS.join(''));
   }));
+});
 
+// A cluster of its own for each: users of other tests who leave would be counted, and nodes die.
+suite('five readers alone', { nodes: 3, nginx: true, fresh: true, env: model.env }, (e2e) => {
   e2e('an event crosses the cluster once, whatever it is told in', { timeout: 90_000 }, closing(async (cluster) => {
     const counters = async (name) => {
       const all = await Promise.all(cluster.nodes.map(async (node) => (await metrics(node)).sum(name)));
@@ -298,10 +301,8 @@ suite('five readers', { nodes: 3, nginx: true, env: model.env }, (e2e) => {
     assert.ok(grown[0] >= BITS.length + 3, `published ${grown}`);
     assert.deepEqual(grown, [grown[0], grown[0], grown[0]], 'for 1, 5 and 15 readers');
   }));
-});
 
-suite('five readers and a node that dies', { nodes: 3, nginx: true, fresh: true, env: model.env }, (e2e) => {
-  e2e('readers of the other nodes go on', { timeout: 90_000 }, closing(async (cluster) => {
+  e2e('a node dies: readers of the others go on', { timeout: 90_000 }, closing(async (cluster) => {
     const who = await begin(cluster);
     const [one, two, three] = cluster.nodes.map((node) => node.url);
     const readers = await everybody([one, two], who);
@@ -326,7 +327,7 @@ suite('five readers and a node that dies', { nodes: 3, nginx: true, fresh: true,
     assert.equal(chunks(source.events) + chunks(back.events), stored.content, 'nothing twice, nothing missing');
   }));
 
-  e2e('the node that asks the model: an end in each family’s words', { timeout: 90_000 }, closing(async (cluster) => {
+  e2e('the node that asks the model dies: an end in each family’s words', { timeout: 90_000 }, closing(async (cluster) => {
     const who = await begin(cluster);
     const [one, two, three] = cluster.nodes.map((node) => node.url);
     const readers = await everybody([one, two], who);
