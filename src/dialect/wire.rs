@@ -413,10 +413,6 @@ impl<'a> ErrorJson<'a> {
 struct CodeJson;
 
 impl JsonSchema for CodeJson {
-    fn inline_schema() -> bool {
-        true
-    }
-
     fn schema_name() -> std::borrow::Cow<'static, str> {
         "ErrorCode".into()
     }

@@ -1,5 +1,5 @@
-//! The HTTP edge: REST and server-sent events, the documents of it and of the events, probes, metrics, the demo page
-//! and its token.
+//! The HTTP edge: REST and server-sent events, the documents of these and of what sockets say,
+//! probes, metrics, the demo page and its token.
 //!
 //! It knows axum and JSON; what a request does is decided below it. A handler reads what it is
 //! given, calls one method of [`Chat`], and shows the answer.

@@ -2,9 +2,13 @@
 // event and every acknowledgement has to fit its schema and to say nothing that its schema does not name.
 
 import assert from 'node:assert/strict';
+import { afterEach } from 'node:test';
 import Ajv from 'ajv';
-import { no, ok, open, sessionId, suite, token } from './harness.mjs';
-import { rest } from './harness/rest.mjs';
+import { eventually, no, ok, open, sessionId, suite, token } from './harness.mjs';
+import { ask, endAll, stream } from './harness/eventsource.mjs';
+import { at, makeSession, rest } from './harness/rest.mjs';
+
+afterEach(endAll);
 
 const FORMATS = {
   uuid: /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/,
@@ -38,15 +42,17 @@ function judge(document, dialect) {
 }
 
 const RARE = {
-  // It takes the death of a node, or a connection of a great age.
+  // They take the death of a node, or a connection of a great age.
   session: ['server.stream:resumed', 'server.stream:reset', 'server.server:timeout'],
+  subscribe: ['server.message:reset', 'server.server:timeout'],
+  sse: ['server.reset'],
 };
 
 const conversations = {
   async session({ cluster, ada, bob, asked, refused }) {
     const id = sessionId('schemas');
     await asked(ada, 'session:join', { sessionId: id });
-    await rest(cluster.nodes[0], ada.sub).post(`/api/chat/sessions/${id}/members`, { userId: bob.sub });
+    await rest(cluster.nodes[0], ada.sub).post(at.members(id), { userId: bob.sub });
     await asked(bob, 'session:join', { sessionId: id, streams: {} });
     const attachments = [{ fileName: 'a', fileUrl: '/a', mimeType: 'text/plain', fileSize: 1, metadata: { of: [1] } }];
     const { message } = await asked(ada, 'message:send', { sessionId: id, content: 'Hi', attachments, clientMessageId: 'own' });
@@ -83,6 +89,56 @@ const conversations = {
     await ada.heard.next('server:shutdown', () => true);
     return [later];
   },
+
+  async subscribe({ cluster, ada, bob, asked, refused }) {
+    const id = sessionId('schemas');
+    await asked(ada, 'subscribe', { sessionId: id });
+    await rest(cluster.nodes[0], ada.sub).post(at.members(id), { userId: bob.sub });
+    await asked(bob, 'subscribe', id);
+    const { promptMessageId } = await asked(ada, 'message:send', { sessionId: id, content: 'Hi' });
+    await ada.heard.next('message:complete');
+    await bob.heard.next('message:complete');
+    const later = await open(cluster.nodes[0].url, { token: token({ sub: ada.sub }), auth: { dialect: 'subscribe' } });
+    await asked(later, 'subscribe', { sessionId: id, lastMessageId: promptMessageId });
+    await later.heard.next('messages:missed', ({ messages }) => messages.length > 0);
+    await refused(bob, 'INVALID', 'subscribe', {});
+    bob.socket.emit('message:send', { sessionId: id });
+    await bob.heard.next('error');
+    await asked(bob, 'unsubscribe', id);
+    await cluster.nodes[0].stop();
+    await ada.heard.next('server:shutdown');
+    return [later];
+  },
+
+  async conversation({ cluster, ada, bob, asked, refused }) {
+    const conversationId = sessionId('schemas');
+    await asked(ada, 'chat:join', { conversationId });
+    await rest(cluster.nodes[0], ada.sub).post(at.members(conversationId), { userId: bob.sub });
+    await asked(bob, 'chat:join', { conversationId });
+    await ada.heard.next('chat:user-joined');
+    for (const isTyping of [true, false]) await asked(bob, 'chat:typing', { conversationId, isTyping });
+    await asked(ada, 'chat:send', { conversationId, content: 'Hi', role: 'user' });
+    await bob.heard.next('chat:complete');
+    await refused(bob, 'INVALID', 'chat:send', { conversationId });
+    bob.socket.emit('chat:send', { conversationId });
+    await bob.heard.next('chat:error');
+    await asked(bob, 'chat:leave', { conversationId });
+    await ada.heard.next('chat:user-left');
+    return [];
+  },
+
+  async persona({ ada, asked, refused }) {
+    await asked(ada, 'chat:auth', { userId: ada.sub });
+    const { sessionId: id } = await asked(ada, 'chat:join', { personaId: 'quick' });
+    await asked(ada, 'chat:message', { sessionId: id, content: 'Hi' });
+    await ada.heard.next('chat:response');
+    const again = await asked(ada, 'chat:join', { personaId: 'quick' });
+    assert.ok(again.messages.length >= 2, 'what was said is in the answer to a join');
+    await refused(ada, undefined, 'chat:join', {});
+    ada.socket.emit('chat:message', { sessionId: id });
+    await ada.heard.next('chat:error');
+    return [];
+  },
 };
 
 const agents = { quick: { tokensPerSecond: 400, tokens: 20 }, slow: { tokensPerSecond: 20, tokens: 1_000 }, silent: { tokensPerSecond: 0.01, tokens: 5 } };
@@ -110,4 +166,19 @@ suite('schemas', { fresh: true, nodes: 1, agents, env }, (e2e) => {
       assert.deepEqual(keys.filter((key) => !seen.has(key)).sort(), [...(RARE[dialect] ?? [])].sort(), 'every event was tried, but for rare ones');
     });
   }
+
+  e2e('SSE: what is sent is what is described', { timeout: 60_000 }, async ({ nodes: [node] }) => {
+    const { fits, seen, keys } = judge(await rest(node, 'x', { jwt: null }).get('/asyncapi.json'), 'sse');
+    const jwt = token({ sub: 'ada' });
+    const readers = [];
+    for (const agentId of ['quick', 'silent']) {
+      const id = await makeSession(node, 'ada', [], { agentId });
+      readers.push(await stream(node.url, `/chat/stream/${id}`, { token: jwt }));
+      await ask(node, jwt, id);
+    }
+    await readers[0].done();
+    await eventually(() => readers[1].events.some(({ event }) => event === 'error'), { what: 'the silent one fails' });
+    for (const { events } of readers) for (const { event, data } of events) fits(`server.${event || 'message'}`, data);
+    assert.deepEqual(keys.filter((key) => !seen.has(key)), RARE.sse, 'every event was heard, but for rare ones');
+  });
 });

@@ -130,7 +130,8 @@ for (const { name, channel, uses } of channels) {
   const shared = names.filter(isShared).map(nameOf);
   const list = shared.join(', ');
   const isSocket = channel.servers.some(({ $ref }) => last($ref) === 'sockets');
-  const head = [HEAD, `// ${channel.title}.\n\n`];
+  const head = [HEAD, `// ${channel.title}.\n`];
+  if (isSocket || shared.length) head.push('\n');
   if (isSocket) head.push(`import type { AckOf } from './acknowledged.js';\n`);
   if (shared.length) head.push(`import type { ${list} } from './${SHAPES}.js';\n`);
   if (isSocket) head.push(`export type { Acknowledged } from './acknowledged.js';\n`);
