@@ -3,7 +3,7 @@
 # nothing is (then it needs no root).
 #
 #   minimal   what `make cluster` needs: Redis, PostgreSQL, nginx, a C compiler
-#   tests     minimal, Node.js with npm, and tests/e2e's packages
+#   tests     minimal, Node.js with npm, and the packages of tests/e2e and examples
 #   browser   Chromium
 #   openapi   Python with venv, and tests/openapi's packages
 #   types     Node.js with npm, and clients/typescript's packages
@@ -78,7 +78,7 @@ for part; do
       need_minimal
       need nodejs -- node
       need npm -- npm
-      folders+=("$ROOT/tests/e2e")
+      folders+=("$ROOT/tests/e2e" "$ROOT/examples")
       ;;
     types)
       need nodejs -- node

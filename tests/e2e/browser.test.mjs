@@ -3,12 +3,10 @@
 // HTTP API. Nothing is logged as an error and nothing is asked of another origin.
 
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
-import { chromium } from 'playwright-core';
+import { launch, newTab } from './harness/chromium.mjs';
 import { eventually, suite } from './harness.mjs';
 
 const METHODS = ['get', 'post', 'put', 'patch', 'delete'];
-const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
 
 // What the page is known by. Only this block knows its markup.
 const markup = {
@@ -23,31 +21,9 @@ const markup = {
   prompts: (page) => page.locator('[data-role="user"]'),
 };
 
-/** Chromium, which asks nobody anything by itself. */
-const launch = () =>
-  chromium.launch({
-    executablePath: CHROMIUM,
-    timeout: 30_000,
-    args: [
-      '--no-sandbox',
-      '--disable-background-networking',
-      '--disable-component-update',
-      '--disable-default-apps',
-      '--disable-domain-reliability',
-      '--disable-sync',
-      '--no-first-run',
-      '--metrics-recording-only',
-      '--no-proxy-server',
-      '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1',
-    ],
-  });
-
 /** A tab, and what went wrong in it. */
 async function tab(context, url) {
-  const page = await context.newPage();
-  const wrong = [];
-  page.on('console', (message) => message.type() === 'error' && wrong.push(`console: ${message.text()} ${message.location().url}`));
-  page.on('pageerror', (error) => wrong.push(`uncaught: ${error.message}`));
+  const { page, wrong } = await newTab(context);
   page.on('request', (request) => {
     const { protocol, origin } = new URL(request.url());
     const foreign = origin !== new URL(url).origin && !['data:', 'blob:'].includes(protocol);
@@ -56,7 +32,6 @@ async function tab(context, url) {
   page.on('websocket', (socket) => {
     if (new URL(socket.url()).host !== new URL(url).host) wrong.push(`another host: ${socket.url()}`);
   });
-  page.setDefaultTimeout(15_000);
   await page.goto(url, { waitUntil: 'load' });
   return { page, wrong };
 }
@@ -90,7 +65,6 @@ const env = { DEV_AUTH: 'true', DEMO_UI: 'true', RATE_LIMITS: `message:send=${SE
 
 suite('demo page', { nodes: 3, nginx: true, env }, (e2e) => {
   e2e('two tabs see one answer stream', { timeout: 90_000 }, async (cluster) => {
-    assert.ok(existsSync(CHROMIUM), `no Chromium at ${CHROMIUM}: run dev/install.sh browser, or set CHROMIUM`);
     const browser = await launch();
     try {
       const context = await browser.newContext();
