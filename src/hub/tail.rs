@@ -1,7 +1,6 @@
 //! The end of one session's log as this node knows it: what was applied, the running answers'
 //! texts, and the rules by which something new follows.
 
-use std::cmp::Ordering;
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -157,11 +156,8 @@ impl TailState {
     pub(super) fn is_short_of(&self, cursor: &Cursor) -> bool {
         let is_shorter = |text: &TextCursor| {
             let running = self.running.iter().find(|r| r.generation == text.generation);
-            running.is_some_and(|r| match r.attempt.cmp(&text.attempt) {
-                Ordering::Less => true,
-                Ordering::Equal => r.text.len() < text.offset,
-                Ordering::Greater => false,
-            })
+            // A later attempt's text may also be shorter because it was begun anew.
+            running.is_some_and(|r| r.attempt < text.attempt || r.text.len() < text.offset)
         };
         cursor.position > self.cursor.position || cursor.texts.iter().any(is_shorter)
     }

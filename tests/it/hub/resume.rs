@@ -424,6 +424,30 @@ async fn a_node_that_heard_less_than_the_reader_reads_on_first() {
     }
 }
 
+/// It heard that another attempt goes on, but not all of the text.
+#[tokio::test]
+async fn a_node_that_heard_of_a_takeover_but_less_of_the_text_reads_on_first() {
+    let (shared, session) = (SharedMemory::default(), session());
+    let (a, b) = (told_node(&shared), told_node(&shared));
+    let mut talk = Talk::new(&session);
+    let log = &*a.adapter;
+    let (first, there) = (reader(), reader());
+    watch(&a, &session, &first, Standing::Belongs).await;
+    watch(&b, &session, &there, Standing::Belongs).await;
+    talk.start(log).await;
+    b.lossy.deaf.store(true, Ordering::SeqCst);
+    talk.grow(log, 0, "lost").await;
+    let had = first.shown();
+    b.lossy.deaf.store(false, Ordering::SeqCst);
+    talk.take_over(log, 0).await;
+    b.lossy.deaf.store(true, Ordering::SeqCst);
+    talk.write_again(log, 0).await;
+    assert_eq!(names(&there.shown()), ["start", "resumed"]);
+    let (next, is_whole) = go_on(&b, &talk, &cursor(had.last().unwrap()).unwrap()).await;
+    assert!(is_whole);
+    assert_eq!(names(&next.shown()), ["resumed"]);
+}
+
 /// What the log does not have yet cannot be gone on from elsewhere: it starts over there.
 #[tokio::test]
 async fn text_that_only_one_node_has_is_gone_on_from_there_and_starts_over_elsewhere() {

@@ -238,11 +238,17 @@ impl Talk {
     }
 
     pub async fn resume(&mut self, log: &dyn Log, at: usize) {
+        self.take_over(log, at).await;
+        self.write_again(log, at).await;
+    }
+
+    /// Another attempt goes on with all of the text, which it has not written again yet.
+    pub async fn take_over(&mut self, log: &dyn Log, at: usize) {
         let answer = &mut self.answers[at];
         answer.attempt += 1;
         let Written { generation, message, attempt, .. } = *answer;
-        let (offset, text) = (answer.text.len() as u64, answer.text.clone());
-        let utf16_offset = text.encode_utf16().count() as u64;
+        let offset = answer.text.len() as u64;
+        let utf16_offset = answer.text.encode_utf16().count() as u64;
         let agent = AgentId::new("assistant").unwrap();
         let kind = EventKind::GenerationResumed {
             generation,
@@ -253,12 +259,16 @@ impl Talk {
             utf16_offset,
         };
         self.append(log, kind).await;
+    }
+
+    /// The new attempt's text begins with the old one's.
+    pub async fn write_again(&mut self, log: &dyn Log, at: usize) {
+        let Written { generation, attempt, seq, ref text, .. } = self.answers[at];
         if !text.is_empty() {
-            // The new attempt's text begins with the old one's.
             let chunk = Chunk {
                 generation,
                 attempt,
-                seq: self.answers[at].seq,
+                seq,
                 offset: 0,
                 tokens: 1,
                 read_at_ms: 0,
