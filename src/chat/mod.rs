@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 
 use crate::adapter::{Absence, SharedAdapter};
 use crate::domain::{
-    AgentId, Command, Error, Moderation, NodeId, Rates, Reply, SessionId, Timestamp, UserId,
+    AgentId, Command, Cursor, Error, Moderation, NodeId, Rates, Reply, SessionId, Timestamp, UserId,
 };
 use crate::generation::{Generations, Voice};
 use crate::hub::{FromStore, Hub, Reader, Standing};
@@ -136,6 +136,14 @@ pub struct Done {
 pub struct Waiting {
     session: SessionId,
     from_store: FromStore,
+    at: Cursor,
+}
+
+impl Waiting {
+    /// Where the reader stands as long as it is given nothing more.
+    pub fn at(&self) -> &Cursor {
+        &self.at
+    }
 }
 
 /// What conversations are made of.

@@ -28,7 +28,7 @@ impl Chat {
         self.count_join(visit, &session, action).await?;
         self.make_room(visit, &session)?;
         // The reader's place first, then what is stored: nothing falls between the two.
-        self.take_place(visit, access, Start::Now(&[])).await?;
+        let (_, entered) = self.take_place(visit, access, Start::Now(&[])).await?;
         let messages = match self.last_messages(&session).await {
             Ok(messages) => messages,
             Err(error) => {
@@ -41,7 +41,11 @@ impl Chat {
         let joined = JoinedPersona { session: session.clone(), agent, messages };
         Ok(Done {
             reply: Reply::JoinedPersona(Box::new(joined)),
-            waiting: Some(Waiting { session, from_store: FromStore { known, ended: Vec::new() } }),
+            waiting: Some(Waiting {
+                session,
+                from_store: FromStore { known, ended: Vec::new() },
+                at: entered.at,
+            }),
         })
     }
 

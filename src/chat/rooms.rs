@@ -81,6 +81,7 @@ impl Chat {
             waiting: Some(Waiting {
                 session: id,
                 from_store: FromStore { known, ended: Vec::new() },
+                at: entered.at,
             }),
         })
     }
@@ -99,8 +100,8 @@ impl Chat {
         let was_in = !visit.joined.insert(id.clone());
         for _ in 0..JOIN_ATTEMPTS {
             let reader = visit.reader.clone();
-            let stands = standing(&access);
-            let joined = match shared.hub.join(&id, reader, stands, start).await {
+            let (stands, stored) = (standing(&access), access.session.last_ordinal);
+            let joined = match shared.hub.join(&id, reader, stands, start, stored).await {
                 Ok(entered) => shared.see(&visit.caller, &id).await.map(|access| (access, entered)),
                 Err(error) => Err(unavailable(error)),
             };

@@ -41,6 +41,7 @@ pub(super) fn access(membership: Option<Membership>, visibility: Visibility) -> 
         agent: None,
         visibility,
         member_count: 2,
+        last_ordinal: 0,
         last_message_at: None,
         created_at: at,
         updated_at: at,

@@ -36,9 +36,10 @@ impl Chat {
         let access = shared.access(&visit.caller, &session).await?;
         let start = after.as_ref().map_or(Start::Now(&[]), Start::After);
         // The reader's place first, then what is stored: nothing falls between the two.
-        let (_, entered) = self.take_place(visit, access, start).await?;
+        let (access, entered) = self.take_place(visit, access, start).await?;
         let mut from_store = FromStore::default();
-        if let Some(cursor) = after.filter(|_| !entered.is_whole) {
+        let is_short = |cursor: &Cursor| access.session.last_ordinal > cursor.ordinal;
+        if let Some(cursor) = after.filter(|cursor| !entered.is_whole && is_short(cursor)) {
             // An answer that the cursor has only a part of has a higher ordinal: the cursor would
             // name it no more, had the log told its end by then.
             match shared.store.answers_after(&session, cursor.ordinal, ENDED_MAX).await {
@@ -50,7 +51,7 @@ impl Chat {
             }
         }
         shared.arrive(&visit.caller, &session, visit.reader.id()).await;
-        Ok(Waiting { session, from_store })
+        Ok(Waiting { session, from_store, at: entered.at })
     }
 
     /// Counts a request for a stream token, which may be bound to a session that the caller may

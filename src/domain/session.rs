@@ -35,6 +35,8 @@ pub struct Session {
     pub visibility: Visibility,
     /// How many members it has, the owner among them.
     pub member_count: u32,
+    /// The ordinal of its last message, deleted or not; 0 where there was none yet.
+    pub last_ordinal: u64,
     /// When its last message was stored.
     pub last_message_at: Option<Timestamp>,
     /// When it was made.

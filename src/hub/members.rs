@@ -127,6 +127,15 @@ impl Members {
         true
     }
 
+    /// Where a reader stands; one that is live: where the tail's cursor says `live`.
+    pub(super) fn place(&self, reader: ReaderId, live: &Cursor) -> Cursor {
+        let member = self.index(reader).map(|index| &self.all[index]);
+        match member.and_then(|member| member.behind.as_ref()) {
+            Some(behind) => behind.stands(),
+            None => live.clone(),
+        }
+    }
+
     pub(super) fn remove(&mut self, reader: ReaderId) -> bool {
         let found = self.index(reader);
         if let Some(index) = found {

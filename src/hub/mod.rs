@@ -99,6 +99,9 @@ pub enum Start<'a> {
 pub struct Entered {
     /// The answers that are being written.
     pub active: Vec<ActiveGeneration>,
+    /// Where the reader stands: whoever has nothing more goes on exactly from there. A running
+    /// answer that it does not name is to be shown from its start.
+    pub at: Cursor,
     /// `false`: it starts after a cursor, and what came after that is not all kept. What was
     /// finished since is to be had from the store, and given to [`Hub::go_live`].
     pub is_whole: bool,
@@ -212,6 +215,9 @@ impl Hub {
     /// [`Hub::go_live`], and nothing in between is missed. A reader that is a member keeps its
     /// place, with the new standing.
     ///
+    /// `stored` is the ordinal of the session's last message, read from the store before: where the
+    /// log has none, cursors say that everything after that is to be had from the store.
+    ///
     /// A revocation that was applied before does not concern it: where it may have come after
     /// access was looked up, access has to be looked up again once this has answered.
     ///
@@ -226,6 +232,7 @@ impl Hub {
         reader: Arc<dyn Reader>,
         standing: Standing,
         start: Start<'_>,
+        stored: u64,
     ) -> Result<Entered, AdapterError> {
         let mut has_looked = false;
         loop {
@@ -249,12 +256,16 @@ impl Hub {
                 continue;
             }
             let mut state = tail.state();
+            state.reaches(stored);
             let (behind, is_whole) = match start {
                 Start::Now(texts) => (Behind::now(&state, texts), true),
                 Start::After(cursor) => Behind::after(&state, cursor),
             };
+            let id = reader.id();
             let is_new = state.members.add(reader, standing, behind);
-            return Ok(Entered { active: state.active(), is_whole: is_whole || !is_new });
+            let at = state.members.place(id, &state.cursor);
+            let active = state.active();
+            return Ok(Entered { active, at, is_whole: is_whole || !is_new });
         }
     }
 

@@ -85,6 +85,15 @@ impl Behind {
         let since = cursor.position;
         Self { applied, cursor: cursor.clone(), since, ..Self::default() }
     }
+
+    /// The cursor of whoever has all that this one was given.
+    pub(super) fn stands(&self) -> Cursor {
+        let mut cursor = self.cursor.clone();
+        if self.held || !self.ended.is_empty() {
+            cursor.position = self.since;
+        }
+        cursor
+    }
 }
 
 /// What a cursor says about an answer's text.

@@ -145,8 +145,20 @@ impl TailState {
         self.applied - self.recent.len() as u64
     }
 
-    /// Whether all that the log brought after `position` is kept.
+    /// Where the log has brought no message, it is one that has lost them, or never had any: those
+    /// up to this ordinal were stored before.
+    pub(super) fn reaches(&mut self, stored: u64) {
+        if self.cursor.ordinal == 0 {
+            self.cursor.ordinal = stored;
+        }
+    }
+
+    /// Whether all that the log brought after `position` is kept. Before its first event none is
+    /// known to be: a log that is empty may have been lost since.
     pub(super) fn holds_since(&self, position: Position) -> bool {
+        if position == Position::default() {
+            return false;
+        }
         let end = self.cursor.position;
         let is_kept = self.held_from <= position && position <= end;
         position == end || (position.epoch == end.epoch && is_kept)

@@ -52,7 +52,7 @@ suite('SSE', { nodes: 2 }, (e2e) => {
     assert.equal(headers['cache-control'], 'no-cache');
     assert.equal(headers['x-accel-buffering'], 'no');
     assert.equal(headers['content-encoding'], undefined);
-    await eventually(() => reader.raw.startsWith('retry: 3000\n\n'));
+    await eventually(() => /^retry: 3000\nid: \d+-\d+:0\n\n/.test(reader.raw));
     const asked = await ask(cluster.nodes[0], alice(), id);
     assert.deepEqual(Object.keys(asked).sort(), ['messageId', 'promptMessageId', 'streamId']);
     await reader.done();
@@ -198,6 +198,43 @@ suite('SSE', { nodes: 2 }, (e2e) => {
     }
   });
 
+  for (const [when, lostBefore, lostMeanwhile] of [
+    ['', false, false],
+    [', and the log is lost meanwhile', false, true],
+    [', when the log was lost before', true, false],
+    [', when the log was lost before, and is again', true, true],
+  ]) {
+    e2e(`a reader that is cut off before its first event${when}`, {}, async (cluster) => {
+      const id = sessionId('sse');
+      const [here, there] = cluster.nodes;
+      const lose = () => cluster.redis.command('FLUSHALL');
+      const answered = async (prompt) => {
+        const { messageId } = await rest(here, 'alice').post('/api/chat/streams', { sessionId: id, prompt, agentId: 'quick' });
+        const content = await eventually(() => stored(here, messageId).catch(() => undefined));
+        return { messageId, content };
+      };
+      await answered('Before');
+      if (lostBefore) await lose();
+      const idle = await reading(here, id);
+      const at = await eventually(() => idle.lastEventId);
+      assert.match(at, lostBefore ? /^0-0:2$/ : /^[1-9]\d*-[1-9]\d*:2$/);
+      idle.close();
+      assert.equal(idle.raw, `retry: 3000\nid: ${at}\n\n`);
+      const { messageId, content } = await answered('Meanwhile');
+      if (lostMeanwhile) await lose();
+      const back = await reading(there, id, { lastEventId: at });
+      await back.done();
+      assert.ok(back.raw.startsWith(`retry: 3000\nid: ${at}\n\n`), 'it stands where it stood');
+      assertDone(back.events, messageId);
+      assert.equal(back.text(), content);
+      const next = await answered('After');
+      await back.done(2);
+      const over = back.events.filter(({ data }) => data.done).map((event) => event.data.messageId);
+      assert.deepEqual(over, [messageId, next.messageId]);
+      assert.equal(back.text(), content + next.content);
+    });
+  }
+
   e2e('a reader that is cut off again and again', { timeout: 60_000 }, async (cluster) => {
     const id = sessionId('sse');
     const choice = random();
@@ -281,7 +318,7 @@ suite('SSE', { nodes: 2 }, (e2e) => {
     const reader = await reading(cluster.nodes[0], sessionId('sse'));
     await eventually(() => reader.comments.length > 0, { within: 25_000, what: 'a comment' });
     assert.deepEqual(reader.comments, ['keepalive']);
-    assert.equal(reader.raw, 'retry: 3000\n\n: keepalive\n\n');
+    assert.equal(reader.raw, 'retry: 3000\nid: 0-0:0\n\n: keepalive\n\n');
   });
 
   e2e('nothing is left of readers that go at any moment', {}, async (cluster) => {

@@ -161,7 +161,7 @@ pub async fn live(node: &Node, session: &SessionId) -> Arc<TestReader> {
 
 /// The reader joins and goes live.
 async fn watch(node: &Node, session: &SessionId, reader: &Arc<TestReader>, standing: Standing) {
-    node.hub.join(session, reader.clone(), standing, Start::Now(&[])).await.unwrap();
+    node.hub.join(session, reader.clone(), standing, Start::Now(&[]), 0).await.unwrap();
     node.hub.go_live(session, reader.number(), Default::default());
 }
 
@@ -217,7 +217,7 @@ async fn nothing_is_offered_before_go_live_and_the_text_so_far_is_one_chunk() {
     let reader = TestReader::new();
     let active = b
         .hub
-        .join(&session, reader.clone(), Standing::Belongs, Start::Now(&[]))
+        .join(&session, reader.clone(), Standing::Belongs, Start::Now(&[]), 0)
         .await
         .unwrap()
         .active;
@@ -245,7 +245,10 @@ async fn a_reader_that_has_a_part_is_given_what_follows_and_a_wrong_part_counts_
     {
         let reader = TestReader::new();
         let texts = [(answer.generation, has)];
-        a.hub.join(&session, reader.clone(), Standing::Belongs, Start::Now(&texts)).await.unwrap();
+        a.hub
+            .join(&session, reader.clone(), Standing::Belongs, Start::Now(&texts), 0)
+            .await
+            .unwrap();
         a.hub.go_live(&session, reader.number(), Default::default());
         assert_eq!(reader.deltas(answer.generation), [delta], "has {has}");
     }
@@ -259,7 +262,7 @@ async fn what_a_reader_was_given_from_the_store_is_not_shown_again() {
     answer.start(&*a.adapter).await;
     answer.grow(&*a.adapter, "text").await;
     let reader = TestReader::new();
-    a.hub.join(&session, reader.clone(), Standing::Belongs, Start::Now(&[])).await.unwrap();
+    a.hub.join(&session, reader.clone(), Standing::Belongs, Start::Now(&[]), 0).await.unwrap();
     // The store had both; the log hears of them now, before and after the reader goes live.
     let stored = message(&session, MessageId::new(), Author::User, "hi");
     let new = EventKind::MessageNew(Arc::new(stored.clone()));

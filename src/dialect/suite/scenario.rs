@@ -380,6 +380,7 @@ fn joined(again: bool) -> Reply {
             agent: Some(agent()),
             visibility: Visibility::Private,
             member_count: 2,
+            last_ordinal: 0,
             last_message_at: Some(AT),
             created_at: AT,
             updated_at: AT,

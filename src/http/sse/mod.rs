@@ -156,7 +156,7 @@ pub(super) fn routes(api: Api) -> Api {
 }
 
 const ABOUT: &str = "A stream token (`POST /stream/init`), or a normal one, by header, `?token=` or \
-    cookie. `retry:` first; then events without a name (`{ sessionId, chunk }`, \
+    cookie. `retry:` and an `id:` first; then events without a name (`{ sessionId, chunk }`, \
     `{ sessionId, status: \"processing\" }`, `{ sessionId, done: true, messageId, stopped? }`), and \
     `done`, `error` and `reset`. Each that has a position carries it as its id, with which the \
     stream is resumed on any node.";

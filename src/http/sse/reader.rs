@@ -16,13 +16,13 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::dialect::{DialectIndex, Frame};
-use crate::domain::{SessionId, UserId};
+use crate::domain::{Cursor, SessionId, UserId};
 use crate::hub::{Offer, Reader, ReaderId};
 
 /// How many bytes hyper is given at once.
 const PIECE_BYTES: usize = 4 * 1024;
-/// The first thing that is sent: how long `EventSource` waits before it comes back.
-const GREETING: &[u8] = b"retry: 3000\n\n";
+/// How long `EventSource` waits before it comes back, in milliseconds.
+const RETRY_MS: u64 = 3_000;
 /// What a proxy and a client hear that nothing happened.
 const KEEPALIVE: &[u8] = b": keepalive\n\n";
 
@@ -77,7 +77,7 @@ impl SseReader {
         outbound_max: usize,
     ) -> Self {
         let state = State {
-            queue: GREETING.into(),
+            queue: BytesMut::new(),
             queued_at: Instant::now(),
             body: None,
             ended: false,
@@ -89,6 +89,13 @@ impl SseReader {
             is_revoked: false,
         };
         Self { id, user, dialect, outbound_max, state: Mutex::new(state), happened: Notify::new() }
+    }
+
+    /// Sends what stands before everything else: when to come back, and where the reader stands,
+    /// which `EventSource` keeps as the last event's id although there is no event.
+    pub(super) fn greet(&self, at: &Cursor) {
+        let block = format!("retry: {RETRY_MS}\nid: {at}\n\n");
+        self.change(|state| state.queue.extend_from_slice(block.as_bytes()));
     }
 
     /// Waits for the next thing to see to. One that ends the stream is given again and again; the
@@ -327,6 +334,7 @@ mod tests {
         let user = UserId::new("ada").unwrap();
         let sse = Dialects::new(false).sse();
         let reader = Arc::new(SseReader::new(ReaderId(1), user, sse, outbound_max));
+        reader.greet(&"1-2:2".parse().unwrap());
         (reader.clone(), Events::new(reader))
     }
 
@@ -361,7 +369,7 @@ mod tests {
         let named = Frame { cursor: Some("1-2:3".into()), ..Frame::new("done", &json!({})) };
         let unnamed = Frame::new("", &json!({ "chunk": "a\nb\r\u{2028}é" }));
         assert_eq!(reader.offer(&[unnamed, named]), Offer::Taken);
-        let expected = "retry: 3000\n\n\
+        let expected = "retry: 3000\nid: 1-2:2\n\n\
             data: {\"chunk\":\"a\\nb\\r\u{2028}é\"}\n\n\
             id: 1-2:3\nevent: done\ndata: {}\n\n";
         assert_eq!(taken(&mut events), (expected.to_owned(), false));

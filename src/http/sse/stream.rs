@@ -81,6 +81,7 @@ impl Stream<'_> {
             // Whoever asked may be gone.
             Err(error) => return drop(answer.send(Err(error))),
         };
+        self.reader.greet(waiting.at());
         if answer.send(Ok(Events::new(self.reader.clone()))).is_ok() {
             chat.go_live(&self.visit, waiting);
             self.follow().await;

@@ -12,8 +12,8 @@ use crate::store::{
 /// The columns of a [`SessionRow`]. None has the name of a message's or a membership's column.
 macro_rules! session_columns {
     () => {
-        "owner_id, title, agent_id AS session_agent, visibility, member_count, last_message_at, \
-         created_at AS made_at, updated_at AS changed_at"
+        "owner_id, title, agent_id AS session_agent, visibility, member_count, last_ordinal, \
+         last_message_at, created_at AS made_at, updated_at AS changed_at"
     };
 }
 pub(super) use session_columns;
@@ -25,6 +25,7 @@ struct SessionRow {
     session_agent: Option<String>,
     visibility: String,
     member_count: i64,
+    last_ordinal: i64,
     last_message_at: Option<Time>,
     made_at: Time,
     changed_at: Time,
@@ -39,6 +40,7 @@ impl SessionRow {
             agent: row::id_if_any(self.session_agent)?,
             visibility: row::visibility(&self.visibility)?,
             member_count: row::unsigned(self.member_count)?,
+            last_ordinal: row::unsigned(self.last_ordinal)?,
             last_message_at: self.last_message_at.map(Timestamp::from),
             created_at: self.made_at.into(),
             updated_at: self.changed_at.into(),
@@ -133,6 +135,7 @@ pub(super) async fn insert(
         agent: new.agent.clone(),
         visibility: new.visibility,
         member_count: 1,
+        last_ordinal: 0,
         last_message_at: None,
         created_at: created_at.into(),
         updated_at: created_at.into(),

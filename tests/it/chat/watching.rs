@@ -56,6 +56,14 @@ impl Node {
         }
     }
 
+    /// Where a reader of bob's stands that is cut off before it is shown anything.
+    async fn looked_in(&self, session: &SessionId, after: Option<Cursor>) -> Cursor {
+        let (mut visit, _) = self.connected("bob").await;
+        let waiting = self.chat.watch(&mut visit, session.clone(), after).await.unwrap();
+        self.chat.depart(visit).await;
+        waiting.at().clone()
+    }
+
     /// A prompt of ada's, with the beginning of its answer.
     async fn begun(&self, session: &SessionId, text: &str) -> GenerationId {
         let (visit, reader) = self.watch("ada", session, None).await.unwrap();
@@ -166,6 +174,40 @@ async fn what_ended_since_is_had_from_the_store_where_the_log_is_lost() {
     b.ended(&session, next, " be it").await;
     complete(&reader, next).await;
     assert_eq!((reader.text(next).as_str(), messages(&reader)), ("so be it", 1));
+}
+
+#[tokio::test]
+async fn who_is_cut_off_before_it_is_shown_anything_misses_nothing_and_hears_nothing_old() {
+    let later = |cluster: &Cluster, is_lost: bool| match cluster.without_log() {
+        fresh if is_lost => fresh,
+        fresh => Cluster { log: cluster.log.clone(), ..fresh },
+    };
+    for (lost_before, lost_since) in [(false, false), (false, true), (true, false), (true, true)] {
+        let cluster = Cluster::new().await;
+        let a = cluster.node();
+        let session = a.open_session().await;
+        let old = a.begun(&session, "yes").await;
+        a.ended(&session, old, "").await;
+
+        let opened = later(&cluster, lost_before);
+        let b = opened.node();
+        let at = b.looked_in(&session, None).await;
+        assert_eq!((at.position == Position::default(), at.ordinal), (lost_before, 2));
+        let since = b.begun(&session, "be").await;
+        b.ended(&session, since, "cause").await;
+
+        let resumed = later(&opened, lost_since);
+        let c = resumed.node();
+        assert_eq!(c.looked_in(&session, Some(at.clone())).await, at);
+        let (_visit, reader) = c.watch("bob", &session, Some(at)).await.unwrap();
+        complete(&reader, since).await;
+        let next = c.begun(&session, "so").await;
+        c.ended(&session, next, " be it").await;
+        complete(&reader, next).await;
+        let texts = [old, since, next].map(|generation| reader.text(generation));
+        assert_eq!(texts, ["", "because", "so be it"], "{lost_before}, {lost_since}");
+        assert!(!reader.is_complete(old));
+    }
 }
 
 #[tokio::test]

@@ -90,7 +90,7 @@ async fn a_guest_that_has_become_a_member_goes_on_where_it_stood() {
     watch(&node, &session, &slow, Standing::Guest).await;
     slow.full.store(true, Ordering::SeqCst);
     happens(&node, &session, said(&session, "hi")).await;
-    node.hub.join(&session, held.clone(), Standing::Guest, Start::Now(&[])).await.unwrap();
+    node.hub.join(&session, held.clone(), Standing::Guest, Start::Now(&[]), 0).await.unwrap();
     assert!(!node.hub.keep(&session, live.number()), "it does not wait");
     happens(&node, &session, EventKind::AccessRevoked(Revoked::Guests)).await;
     slow.full.store(false, Ordering::SeqCst);
@@ -118,7 +118,7 @@ async fn a_guest_that_has_become_a_member_goes_on_where_it_stood() {
 async fn a_member_that_is_held_slow_or_behind_is_removed_when_it_happens() {
     let (node, session) = (plain_node(&SharedMemory::default()), session());
     let held = reader("bob");
-    node.hub.join(&session, held.clone(), Standing::Belongs, Start::Now(&[])).await.unwrap();
+    node.hub.join(&session, held.clone(), Standing::Belongs, Start::Now(&[]), 0).await.unwrap();
     let slow = watching(&node, &session, "bob").await;
     slow.full.store(true, Ordering::SeqCst);
     let (ada, late) =

@@ -65,7 +65,7 @@ async fn who_shares_a_session_hears_once_that_a_user_came() {
         watch(&node, &sessions[0], reader, standing).await;
     }
     full.full.store(true, Ordering::SeqCst);
-    node.hub.join(&sessions[1], held.clone(), Standing::Belongs, Start::Now(&[])).await.unwrap();
+    node.hub.join(&sessions[1], held.clone(), Standing::Belongs, Start::Now(&[]), 0).await.unwrap();
     watch(&node, &sessions[2], &elsewhere, Standing::Belongs).await;
 
     let shared = vec![sessions[0].clone(), sessions[1].clone(), session()];

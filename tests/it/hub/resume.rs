@@ -33,7 +33,7 @@ fn reader() -> Arc<TestReader> {
 
 async fn enter(node: &Node, talk: &Talk, reader: &Arc<TestReader>, cursor: &Cursor) -> Entered {
     let start = Start::After(cursor);
-    node.hub.join(&talk.session, reader.clone(), Standing::Belongs, start).await.unwrap()
+    node.hub.join(&talk.session, reader.clone(), Standing::Belongs, start, 0).await.unwrap()
 }
 
 /// Goes on after a cursor, asking the store where it has to, as sessions do.
@@ -217,6 +217,80 @@ async fn whoever_goes_from_node_to_node_hears_all_of_it_once() {
             })
             .await;
         }
+    }
+}
+
+/// Joins and is not let through: where it stands.
+async fn held(node: &Node, talk: &Talk, reader: &Arc<TestReader>, stored: u64) -> Cursor {
+    let (start, standing) = (Start::Now(&[]), Standing::Belongs);
+    node.hub.join(&talk.session, reader.clone(), standing, start, stored).await.unwrap().at
+}
+
+#[tokio::test]
+async fn who_is_cut_off_before_it_is_shown_anything_goes_on_from_where_it_joined() {
+    let (shared, session) = (SharedMemory::default(), session());
+    let (a, b) = (told_node(&shared), told_node(&shared));
+    let mut talk = Talk::new(&session);
+    talk.say(&*a.adapter).await;
+    let mut places = Vec::new();
+    for step in 0.. {
+        let (cut, beside) = (reader(), reader());
+        let at = held(&a, &talk, &cut, 0).await;
+        assert_eq!(at.ordinal, talk.ordinal, "the log has it");
+        watch(&a, &session, &beside, Standing::Belongs).await;
+        // Coming back, it stands at the same place for as long as it is shown nothing.
+        assert_eq!(enter(&b, &talk, &reader(), &at).await.at, at);
+        places.push((cut, at, beside));
+        if !scripted(&a, &mut talk, step).await {
+            break;
+        }
+    }
+    let fresh = told_node(&shared);
+    for (cut, at, beside) in &places {
+        assert_eq!(held(&a, &talk, cut, 0).await, *at, "a member keeps its place");
+        for node in [&a, &b, &fresh] {
+            let (next, is_whole) = go_on(node, &talk, at).await;
+            assert!(is_whole);
+            assert_eq!(Client::of(&next.shown()), Client::of(&beside.shown()), "from {at}");
+        }
+    }
+    let (_, _, live) = &places[0];
+    let last = cursor(live.shown().last().unwrap()).unwrap();
+    assert_eq!(held(&a, &talk, live, 0).await, last);
+}
+
+/// An empty log says nothing of what was stored, nor of what it had meanwhile.
+#[tokio::test]
+async fn where_the_log_has_no_messages_it_goes_on_from_what_the_store_had() {
+    let (shared, session) = (SharedMemory::default(), session());
+    let (a, b) = (told_node(&shared), told_node(&shared));
+    let mut talk = Talk::new(&session);
+    talk.ordinal = 7;
+    let live = reader();
+    let at = held(&a, &talk, &live, talk.ordinal).await;
+    assert_eq!(at, Cursor { ordinal: 7, ..Cursor::default() });
+    a.hub.go_live(&session, live.number(), FromStore::default());
+    let end = {
+        talk.start(&*a.adapter).await;
+        talk.grow(&*a.adapter, 0, "text").await;
+        for (frame, texts) in live.shown().iter().zip([0, 4]) {
+            let cursor = cursor(frame).unwrap();
+            assert_eq!((cursor.ordinal, cursor.texts[0].offset), (7, texts));
+        }
+        talk.finish(0, 0)
+    };
+    // Stored meanwhile: it comes after what the log has brought.
+    assert_eq!(held(&a, &talk, &reader(), talk.ordinal).await.ordinal, 7);
+    talk.deliver(&*a.adapter, end).await;
+    assert_eq!(held(&a, &talk, &reader(), 0).await.ordinal, 8);
+    assert_eq!(held(&b, &talk, &reader(), 9).await.ordinal, 8, "of what the log has, it says");
+    // The log that had it may be lost.
+    for node in [&a, &b, &told_node(&SharedMemory::default())] {
+        let (next, is_whole) = go_on(node, &talk, &at).await;
+        assert!(!is_whole);
+        assert_eq!(names(&next.shown()), ["text", "completed"]);
+        let has: Vec<_> = next.shown().iter().map(|frame| cursor(frame).unwrap().ordinal).collect();
+        assert_eq!(has, [7, 8]);
     }
 }
 
@@ -506,7 +580,7 @@ async fn an_answer_that_a_reader_finds_running_is_told_of_before_its_text() {
     let join = async |texts: &[(GenerationId, u64)]| {
         let reader = reader();
         let start = Start::Now(texts);
-        a.hub.join(&session, reader.clone(), Standing::Belongs, start).await.unwrap();
+        a.hub.join(&session, reader.clone(), Standing::Belongs, start, 0).await.unwrap();
         reader
     };
     let early = join(&[]).await;

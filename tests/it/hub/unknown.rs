@@ -83,7 +83,7 @@ async fn what_changes_a_message_is_shown_also_to_who_was_given_it_from_the_store
     let plain = dialects.by_name("plain").unwrap();
     let node = node_on(memory(&SharedMemory::default()), dialects);
     let reader = TestReader::of("ada", plain);
-    node.hub.join(&session, reader.clone(), Standing::Belongs, Start::Now(&[])).await.unwrap();
+    node.hub.join(&session, reader.clone(), Standing::Belongs, Start::Now(&[]), 0).await.unwrap();
     let stored = message(&session, MessageId::new(), Author::User, "hi");
     let (id, user, at) = (stored.id, UserId::new("bob").unwrap(), Timestamp::now());
     let changes = [

@@ -33,6 +33,7 @@ pub(super) async fn a_prompt_is_stored_with_its_generation_and_its_event(databas
 
     let access = store.access(&session("s"), &user("ada")).await.unwrap().unwrap();
     assert_eq!(access.session.last_message_at, Some(prompt.created_at));
+    assert_eq!(access.session.last_ordinal, prompt.ordinal);
 }
 
 pub(super) async fn a_repeated_client_id_answers_with_what_it_started(database: &Database) {

@@ -24,6 +24,8 @@ pub(super) async fn an_answer_is_stored_with_the_event_that_ends_it(database: &D
     let (answer, outgoing) = finished(&store, &finish).await;
 
     assert_eq!((answer.id, answer.ordinal), (generation.message, 2));
+    let access = store.access(&answer.session, &user("ada")).await.unwrap().unwrap();
+    assert_eq!(access.session.last_ordinal, 2);
     assert_eq!((answer.author, &*answer.content), (Author::Assistant, "the answer"));
     assert_eq!((answer.user.as_ref(), answer.agent.as_ref()), (None, Some(&generation.agent)));
     assert_eq!((answer.parent, answer.tokens), (Some(prompt.id), Some(4)));

@@ -29,6 +29,7 @@ pub(super) async fn a_session_is_made_once_and_seen_with_ones_own_part_in_it(dat
         agent: new.agent.clone(),
         visibility: Visibility::Open,
         member_count: 1,
+        last_ordinal: 0,
         last_message_at: None,
         created_at,
         updated_at: created_at,

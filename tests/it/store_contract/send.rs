@@ -38,6 +38,7 @@ pub(super) async fn a_message_is_stored_with_its_files_and_its_event(database: &
     assert_eq!(outbox(&store).await[1], outgoing);
     let access = store.access(&session("s"), &user("ada")).await.unwrap().unwrap();
     assert_eq!(access.session.last_message_at, Some(message.created_at));
+    assert_eq!((access.session.last_ordinal, message.ordinal), (2, 2));
 
     let (bare, _) = sent(&store, &note("s", "")).await;
     assert_eq!((bare.ordinal, stored(&store, bare.id).await), (3, bare));
