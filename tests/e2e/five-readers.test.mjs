@@ -5,9 +5,9 @@
 
 import assert from 'node:assert/strict';
 import { after } from 'node:test';
+import { endAll, stream } from './harness/eventsource.mjs';
 import { AGENT, startModel } from './harness/model.mjs';
 import { at, rest } from './harness/rest.mjs';
-import { closeReaders, eventSource } from './harness/sse.mjs';
 import { eventually, metrics, ok, open, suite, token } from './harness.mjs';
 
 const model = await startModel();
@@ -136,15 +136,22 @@ async function begin(cluster) {
 }
 let users = 0;
 
+/** A stream of a session. */
+async function listen(url, id, options) {
+  const source = await stream(url, `/chat/stream/${id}`, options);
+  assert.equal(source.status, 200, JSON.stringify(source.body));
+  return source;
+}
+
 /** A reader of a family at `url` that joins. `options` are socket.io-client's. */
 async function reader(name, url, { sub, jwt, id }, options = {}) {
   const family = FAMILIES[name];
   if (name === 'sse') {
-    const source = await eventSource(`${url}/chat/stream/${id}`, { token: jwt });
+    const source = await listen(url, id, { token: jwt });
     return {
       name, family, source,
       get events() {
-        return source.events.map(({ name: event, data }) => ({ name: event, payload: data }));
+        return source.events.map(({ event, data }) => ({ name: event || 'message', payload: data }));
       },
       forget: () => source.events.splice(0),
       ask: (prompt) => rest({ url }, sub).post('/chat/message', { sessionId: id, content: prompt }),
@@ -192,7 +199,7 @@ const closing = (body) => async (cluster) => {
   try {
     await body(cluster);
   } finally {
-    closeReaders();
+    endAll();
   }
 };
 
@@ -313,16 +320,17 @@ suite('five readers alone', { nodes: 3, nginx: true, fresh: true, env: model.env
 
     cluster.nodes[2].signal('SIGKILL');
     const source = victims.at(-1).source;
-    await eventually(() => !source.isOpen, { what: 'its readers lose their connection' });
+    assert.equal(await source.over(), false, 'its readers lose their connection');
     await say(answer, readers, ...BITS.slice(2, 4));
     // Its SSE reader comes back as a browser does, by the same URL to another node.
-    const back = await eventSource(`${cluster.url}/chat/stream/${who.id}`, { token: who.jwt, lastEventId: source.lastEventId });
+    const back = await listen(cluster.url, who.id, { token: who.jwt, lastEventId: source.lastEventId });
     await say(answer, readers, ...BITS.slice(4));
     answer.end();
     for (const one of readers) await hears(one, one.family.answer);
     const stored = await newest(cluster, who);
     for (const one of readers) isStored(one, stored, BITS.join(''));
-    await back.done(stored.id);
+    await back.done();
+    assert.equal(back.events.find(({ data }) => data.done).data.messageId, stored.id);
     const chunks = (events) => events.map(({ data }) => data.chunk ?? '').join('');
     assert.equal(chunks(source.events) + chunks(back.events), stored.content, 'nothing twice, nothing missing');
   }));

@@ -452,33 +452,45 @@ suite('an answer that breaks off', {
 });
 
 const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
-suite('EventSource of a browser', { nodes: 2, nginx: true, fresh: true, env: { SHUTDOWN_GRACE: '10s' } }, (e2e) => {
+
+/** A page that listens to a session through nginx: calls `body` with what it heard, the node that carries it, and the other. */
+async function listening(cluster, id, body) {
+  assert.ok(existsSync(CHROMIUM), `no browser at ${CHROMIUM}`);
+  const browser = await chromium.launch({ executablePath: CHROMIUM, args: ['--no-sandbox', '--no-proxy-server'] });
+  try {
+    const page = await browser.newPage();
+    await page.goto(`${cluster.url}/livez`);
+    const { streamToken } = await rest(cluster.nodes[0], 'alice').post('/stream/init', { sessionId: id });
+    await page.evaluate(([url]) => {
+      window.heard = { text: '', done: [], named: 0, opened: 0, failed: 0 };
+      const source = new EventSource(url);
+      source.onopen = () => (window.heard.opened += 1);
+      source.onerror = () => (window.heard.failed += 1);
+      source.onmessage = ({ data }) => {
+        const { chunk, done, messageId } = JSON.parse(data);
+        if (chunk) window.heard.text += chunk;
+        if (done) window.heard.done.push(messageId);
+      };
+      source.addEventListener('done', () => (window.heard.named += 1));
+    }, [`${path(id)}?token=${streamToken}`]);
+    const heard = () => page.evaluate(() => window.heard);
+    await eventually(async () => (await heard()).opened === 1);
+    const carrying = await eventually(async () => {
+      for (const node of cluster.nodes) if ((await metrics(node)).sum('sse_connections') === 1) return node;
+      return undefined;
+    });
+    await body(heard, carrying, cluster.nodes.find((node) => node !== carrying));
+  } finally {
+    await browser.close();
+  }
+}
+
+const BROWSED = { nodes: 2, nginx: true, fresh: true, env: { SHUTDOWN_GRACE: '10s' } };
+
+suite('EventSource of a browser', BROWSED, (e2e) => {
   e2e('comes back by itself when its node drains', { timeout: 90_000 }, async (cluster) => {
-    assert.ok(existsSync(CHROMIUM), `no browser at ${CHROMIUM}`);
-    const browser = await chromium.launch({ executablePath: CHROMIUM, args: ['--no-sandbox', '--no-proxy-server'] });
-    try {
-      const id = sessionId('sse');
-      const page = await browser.newPage();
-      await page.goto(`${cluster.url}/livez`);
-      const { streamToken } = await rest(cluster.nodes[0], 'alice').post('/stream/init', { sessionId: id });
-      await page.evaluate(([url]) => {
-        window.heard = { text: '', done: [], named: 0, opened: 0 };
-        const source = new EventSource(url);
-        source.onopen = () => (window.heard.opened += 1);
-        source.onmessage = ({ data }) => {
-          const { chunk, done, messageId } = JSON.parse(data);
-          if (chunk) window.heard.text += chunk;
-          if (done) window.heard.done.push(messageId);
-        };
-        source.addEventListener('done', () => (window.heard.named += 1));
-      }, [`${path(id)}?token=${streamToken}`]);
-      const heard = () => page.evaluate(() => window.heard);
-      await eventually(async () => (await heard()).opened === 1);
-      const carrying = await eventually(async () => {
-        for (const node of cluster.nodes) if ((await metrics(node)).sum('sse_connections') === 1) return node;
-        return undefined;
-      });
-      const staying = cluster.nodes.find((node) => node !== carrying);
+    const id = sessionId('sse');
+    await listening(cluster, id, async (heard, carrying, staying) => {
       const { messageId } = await rest(staying, 'alice').post('/api/chat/streams', { sessionId: id, prompt: 'Much', agentId: 'slow' });
       await eventually(async () => (await heard()).text.length > 0);
       await carrying.stop('SIGTERM');
@@ -486,8 +498,23 @@ suite('EventSource of a browser', { nodes: 2, nginx: true, fresh: true, env: { S
       const end = await heard();
       assert.deepEqual([end.done, end.opened], [[messageId], 2]);
       assert.equal(end.text, await stored(staying, messageId));
-    } finally {
-      await browser.close();
-    }
+    });
+  });
+});
+
+suite('EventSource of a browser that has heard nothing', BROWSED, (e2e) => {
+  e2e('is told what happened while it was away', { timeout: 90_000 }, async (cluster) => {
+    const id = sessionId('sse');
+    await listening(cluster, id, async (heard, carrying, staying) => {
+      const stopped = carrying.stop('SIGTERM');
+      await eventually(async () => (await heard()).failed === 1);
+      // It waits for three seconds, as it was told; the answer takes much less.
+      const { messageId } = await rest(staying, 'alice').post('/api/chat/streams', { sessionId: id, prompt: 'Hi', agentId: 'quick' });
+      const content = await eventually(() => stored(staying, messageId).catch(() => undefined));
+      await eventually(async () => (await heard()).named === 1, { within: 30_000 });
+      const { done, text } = await heard();
+      assert.deepEqual([done, text], [[messageId], content]);
+      await stopped;
+    });
   });
 });

@@ -88,7 +88,7 @@ function follow(asked, response, agent) {
       return;
     }
     if (one.startsWith(':')) return void reader.comments.push(one.slice(1).trim());
-    const [, field, value] = /^([^:]*):? ?(.*)$/.exec(one);
+    const [, field, value] = /^([^:]*):? ?(.*)$/s.exec(one); // s: U+2028 ends no line here
     if (field === 'data') block.data.push(value);
     else if (field === 'event') block.event = value;
     else if (field === 'id') [block.id, reader.lastEventId] = [value, value];
