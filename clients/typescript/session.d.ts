@@ -143,7 +143,7 @@ export interface MessageDelivered {
   clientMessageId?: string;
   deliveredAt: string;
   messageId: string;
-  /** How many connections it was shown to. */
+  /** How many other users are in the session. */
   recipients: number;
   sessionId: string;
 }

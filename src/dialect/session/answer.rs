@@ -91,7 +91,7 @@ pub(super) struct DeliveredJson<'a> {
     client_message_id: Option<&'a str>,
     #[schemars(extend("format" = "date-time"))]
     delivered_at: String,
-    /// How many connections it was shown to.
+    /// How many other users are in the session.
     recipients: u64,
 }
 
