@@ -127,7 +127,7 @@ pub(super) fn identify(caller: &Caller, user: &UserId) -> Result<Reply, Error> {
     if *user == caller.user {
         Ok(Reply::Identified { user: user.clone() })
     } else {
-        Err(Error::new(ErrorCode::Auth, "userId is not that of the token"))
+        Err(Error::new(ErrorCode::Auth, "userId is not that of this connection"))
     }
 }
 

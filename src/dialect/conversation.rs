@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::acks::{DoneJson, RequestedJson};
-use super::fields::Fields;
+use super::fields::{Fields, names};
 use super::wire::{AuthorJson, ErrorJson};
 use super::{
     Answer, CommandSpec, Dialect, EventSpec, Frame, Greeting, Refusal, Shown, Vocabulary, payload,
@@ -227,7 +227,7 @@ impl Dialect for ConversationDialect {
     fn claims(&self, event: &str, payload: &Map<String, Value>) -> bool {
         match event {
             // `persona` has a word that reads the same.
-            "chat:join" => payload.contains_key("conversationId"),
+            "chat:join" => names(payload, "conversationId"),
             _ => COMMANDS.iter().any(|command| command.name == event),
         }
     }

@@ -8,6 +8,11 @@ use serde_json::{Map, Value};
 use crate::domain::ids::InvalidId;
 use crate::domain::{Error, MessageId};
 
+/// Whether an object has this field; one that is null is none, as for [`Fields`].
+pub(super) fn names(object: &Map<String, Value>, field: &str) -> bool {
+    object.get(field).is_some_and(|value| !value.is_null())
+}
+
 /// A JSON object whose fields are taken out by name.
 pub(super) struct Fields(Map<String, Value>);
 

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::acks::{DoneJson, RequestedJson};
-use super::fields::Fields;
+use super::fields::{Fields, names};
 use super::wire::{ErrorJson, MessageJson};
 use super::{
     Answer, CommandSpec, Dialect, EventSpec, Frame, Greeting, Refusal, Shown, Vocabulary, payload,
@@ -179,7 +179,7 @@ impl Dialect for PersonaDialect {
     fn claims(&self, event: &str, payload: &Map<String, Value>) -> bool {
         match event {
             // `conversation` has a word that reads the same.
-            "chat:join" => payload.contains_key("personaId"),
+            "chat:join" => names(payload, "personaId"),
             _ => COMMANDS.iter().any(|command| command.name == event),
         }
     }

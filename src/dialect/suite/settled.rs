@@ -14,6 +14,8 @@ fn the_first_event_that_only_one_dialect_has_settles_it() {
     let user = json!({ "userId": "ada" });
     let nothing = json!({});
     let both = json!({ "conversationId": "a", "personaId": "wise" });
+    let one_is_null = json!({ "conversationId": null, "personaId": "wise" });
+    let both_are_null = json!({ "conversationId": null, "personaId": null });
     let bare = json!("a");
     for (event, payload, settled) in [
         ("session:join", &id, Some("session")),
@@ -28,6 +30,8 @@ fn the_first_event_that_only_one_dialect_has_settles_it() {
         ("chat:join", &persona, Some("persona")),
         ("chat:auth", &user, Some("persona")),
         ("chat:message", &id, Some("persona")),
+        ("chat:join", &one_is_null, Some("persona")),
+        ("chat:join", &both_are_null, None),
         ("chat:join", &nothing, None),
         ("chat:join", &bare, None),
         ("nonsense", &nothing, None),
