@@ -2,6 +2,7 @@
 // of any event goes on exactly after it, on any node, whatever happened meanwhile.
 
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { after, afterEach } from 'node:test';
@@ -425,6 +426,26 @@ suite('a slow reader', { nodes: 2, env: wordy, agents: speeds }, (e2e) => {
     for (const reader of [slow, quick]) assert.ok(reader.text().endsWith(contents.join('')));
     assert.equal(slow.text().length, quick.text().length);
     assert.ok(slow.events.length < quick.events.length, `${slow.events.length} events for the slow one, ${quick.events.length} beside it`);
+  });
+
+  e2e('that may not see the session any more is not left with what waits for it', { timeout: 120_000 }, async (cluster) => {
+    const [node] = cluster.nodes;
+    const id = sessionId('sse');
+    const quick = await reading(node, id);
+    // As above, but these answers never were: so the kernel's buffers are full soon.
+    const texts = Array.from({ length: 64 }, () => `:${randomUUID()}.1.1`).join('');
+    const slow = await reading(node, id, { lastEventId: `0-0:0${texts}` });
+    await eventually(() => slow.retry === 3000);
+    slow.pause();
+    for (let n = 1; n <= 3; n += 1) {
+      await ask(node, alice(), id);
+      await quick.done(n, 60 * SECOND);
+    }
+    await rest(node, 'alice').delete(at.session(id));
+    assert.equal(await quick.over(), true);
+    await eventually(async () => (await metrics(node)).sum('sse_connections') === 0);
+    slow.resume();
+    assert.equal(await slow.over(), false, 'it was cut off');
   });
 });
 

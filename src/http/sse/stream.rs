@@ -20,6 +20,9 @@ use crate::telemetry::metrics;
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
 /// How long a client may take to take the rest of a stream that has to end now.
 const CLOSED_WITHIN: Duration = Duration::from_secs(1);
+/// And of one that it may come back to. As long it keeps its place: whoever reads a byte now and
+/// then would have any number of ended streams, each with a full queue.
+const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// A stream that somebody may open.
 pub(super) struct Wanted {
@@ -98,8 +101,8 @@ impl Stream<'_> {
                 biased;
                 happening = self.reader.happens() => match happening {
                     Happening::Gone => return,
-                    Happening::Disconnected => return self.end_now().await,
-                    Happening::FellBehind => return self.reader.end(),
+                    Happening::Disconnected => return self.end(CLOSED_WITHIN).await,
+                    Happening::FellBehind => return self.end(TAKEN_WITHIN).await,
                     Happening::Revoked => {
                         if !chat.stays(&self.visit, &self.session).await {
                             return self.revoke().await;
@@ -113,7 +116,7 @@ impl Stream<'_> {
                 }
                 () = sleep_until(end_at) => {
                     // With an end to the response, which `EventSource` takes for a lost connection.
-                    return if leaving { self.end_now().await } else { self.reader.end() };
+                    return self.end(if leaving { CLOSED_WITHIN } else { TAKEN_WITHIN }).await;
                 }
                 () = sleep_until(self.reader.queued_at() + KEEPALIVE_AFTER) => {
                     self.reader.keep_alive();
@@ -127,13 +130,13 @@ impl Stream<'_> {
         let told = Revoked { r#type: error.code.as_str(), message: &error.message };
         self.reader.send(&Frame::new("error", &told));
         self.shared.chat.revoked(&mut self.visit, &self.session).await;
-        self.reader.end();
+        self.end(CLOSED_WITHIN).await;
     }
 
     /// Ends the response, and what carries it where the rest is not taken in time.
-    async fn end_now(&self) {
+    async fn end(&self, taken_within: Duration) {
         self.reader.end();
-        if timeout(CLOSED_WITHIN, self.reader.gone()).await.is_err()
+        if timeout(taken_within, self.reader.gone()).await.is_err()
             && let Some(connection) = &self.connection
         {
             connection.close();
