@@ -155,9 +155,9 @@ async fn whoever_goes_from_node_to_node_hears_all_of_it_once() {
         let log = &*nodes[0].adapter;
         let mut talk = Talk::new(&session);
         let mut readers: Vec<(Client, usize, Arc<TestReader>)> = Vec::new();
-        for at in 0..3 {
+        for (at, node) in nodes.iter().enumerate() {
             let root = reader();
-            watch(&nodes[at], &session, &root, Standing::Belongs).await;
+            watch(node, &session, &root, Standing::Belongs).await;
             readers.push((Client::default(), at, root));
         }
         let mut open: Vec<usize> = Vec::new();
