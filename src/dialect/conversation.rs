@@ -1,8 +1,6 @@
 //! The dialect `conversation`: frontends that think in conversations, and empty their live text
 //! on `chat:thinking`.
 
-use std::time::Duration;
-
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -12,13 +10,12 @@ use super::acks::{DoneJson, RequestedJson};
 use super::fields::{Fields, names};
 use super::wire::{AuthorJson, ErrorJson};
 use super::{
-    Answer, CommandSpec, Dialect, EventSpec, Frame, Greeting, Refusal, Shown, Vocabulary, payload,
-    raw,
+    Answer, CommandSpec, Dialect, EventSpec, Frame, Refusal, Shown, Vocabulary, payload, raw,
 };
 use crate::domain::command::{CLIENT_MESSAGE_ID_BYTES_MAX, Join, Put, RequestStream};
 use crate::domain::{
-    Command, Error, ErrorCode, Event, EventKind, GenerationConfig, Message, MessageId,
-    PresenceChange, Reply, SessionId, Signal, UserId,
+    Command, Error, ErrorCode, Event, EventKind, GenerationConfig, Message, MessageId, Reply,
+    SessionId, Signal, UserId,
 };
 
 const COMMANDS: &[CommandSpec] = &[
@@ -213,10 +210,6 @@ impl Vocabulary for ConversationDialect {
             Shown::Signal(signal) => vec![signalled(session, signal)],
         }
     }
-
-    fn presence(&self, _change: &PresenceChange) -> Option<Frame> {
-        None
-    }
 }
 
 impl Dialect for ConversationDialect {
@@ -270,20 +263,8 @@ impl Dialect for ConversationDialect {
         }
     }
 
-    fn greet(&self, _greeting: Greeting<'_>) -> Option<Frame> {
-        None
-    }
-
     fn error(&self, refusal: &Refusal<'_>) -> Frame {
         fault(refusal.error, refusal.into())
-    }
-
-    fn shutdown(&self, _reconnect_in: Duration) -> Option<Frame> {
-        None
-    }
-
-    fn timeout(&self) -> Option<Frame> {
-        None
     }
 }
 

@@ -165,7 +165,9 @@ pub trait Vocabulary: Send + Sync {
     fn encode(&self, session: &SessionId, shown: Shown<'_>) -> Vec<Frame>;
 
     /// Says that somebody came or went. `None` where this dialect has no word for it.
-    fn presence(&self, change: &PresenceChange) -> Option<Frame>;
+    fn presence(&self, _change: &PresenceChange) -> Option<Frame> {
+        None
+    }
 }
 
 /// One vocabulary of sockets, which also ask.
@@ -194,17 +196,23 @@ pub trait Dialect: Vocabulary {
     fn answer(&self, reply: &Reply) -> Answer;
 
     /// The first event on a new connection, where the dialect has one.
-    fn greet(&self, greeting: Greeting<'_>) -> Option<Frame>;
+    fn greet(&self, _greeting: Greeting<'_>) -> Option<Frame> {
+        None
+    }
 
     /// The error event for a command that carried no acknowledgement.
     fn error(&self, refusal: &Refusal<'_>) -> Frame;
 
     /// Says that the node is about to close the connection, where the dialect has a word for it.
-    fn shutdown(&self, reconnect_in: std::time::Duration) -> Option<Frame>;
+    fn shutdown(&self, _reconnect_in: std::time::Duration) -> Option<Frame> {
+        None
+    }
 
     /// Says that the connection is about to be closed for its age, where the dialect has a word
     /// for it.
-    fn timeout(&self) -> Option<Frame>;
+    fn timeout(&self) -> Option<Frame> {
+        None
+    }
 }
 
 /// All vocabularies, by name and by index. The order is fixed for the life of the process.

@@ -1,8 +1,6 @@
 //! The dialect `persona`: frontends that talk to one agent, hear its answers whole, and may say
 //! who they are after they have connected.
 
-use std::time::Duration;
-
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -12,13 +10,12 @@ use super::acks::{DoneJson, RequestedJson};
 use super::fields::{Fields, names};
 use super::wire::{ErrorJson, MessageJson};
 use super::{
-    Answer, CommandSpec, Dialect, EventSpec, Frame, Greeting, Refusal, Shown, Vocabulary, payload,
-    raw,
+    Answer, CommandSpec, Dialect, EventSpec, Frame, Refusal, Shown, Vocabulary, payload, raw,
 };
 use crate::domain::command::{CLIENT_MESSAGE_ID_BYTES_MAX, Put, RequestStream};
 use crate::domain::{
-    Author, Command, Error, ErrorCode, EventKind, GenerationConfig, JoinedPersona, Message,
-    PresenceChange, Reply, SessionId,
+    Author, Command, Error, ErrorCode, EventKind, GenerationConfig, JoinedPersona, Message, Reply,
+    SessionId,
 };
 
 const COMMANDS: &[CommandSpec] = &[
@@ -165,10 +162,6 @@ impl Vocabulary for PersonaDialect {
             Shown::Running { .. } | Shown::Text(_) | Shown::Signal(_) => Vec::new(),
         }
     }
-
-    fn presence(&self, _change: &PresenceChange) -> Option<Frame> {
-        None
-    }
 }
 
 impl Dialect for PersonaDialect {
@@ -218,24 +211,12 @@ impl Dialect for PersonaDialect {
         }
     }
 
-    fn greet(&self, _greeting: Greeting<'_>) -> Option<Frame> {
-        None
-    }
-
     fn error(&self, refusal: &Refusal<'_>) -> Frame {
         let error = match (refusal.error.code, refusal.event) {
             (ErrorCode::NotFound, "chat:message") => SESSION_NOT_FOUND,
             (code, _) => word(code),
         };
         Frame::new("chat:error", &FaultJson { error, e: refusal.into() })
-    }
-
-    fn shutdown(&self, _reconnect_in: Duration) -> Option<Frame> {
-        None
-    }
-
-    fn timeout(&self) -> Option<Frame> {
-        None
     }
 }
 

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{EventSpec, Frame, Shown, Vocabulary};
-use crate::domain::{Cursor, Event, EventKind, PresenceChange, SessionId};
+use crate::domain::{Cursor, Event, EventKind, SessionId};
 
 const SHOWN: &[EventSpec] = &[
     EventSpec::new::<UnnamedJson<'_>>(
@@ -92,10 +92,6 @@ impl Vocabulary for Sse {
             last.cursor = cursor.map(text);
         }
         frames
-    }
-
-    fn presence(&self, _change: &PresenceChange) -> Option<Frame> {
-        None
     }
 }
 

@@ -12,13 +12,13 @@ use super::acks::{DoneJson, RequestedJson};
 use super::fields::Fields;
 use super::wire::{ErrorJson, MessageJson};
 use super::{
-    Answer, CommandSpec, Dialect, EventSpec, Frame, Greeting, Ids, Refusal, Shown, TextShown,
-    Vocabulary, payload, raw,
+    Answer, CommandSpec, Dialect, EventSpec, Frame, Ids, Refusal, Shown, TextShown, Vocabulary,
+    payload, raw,
 };
 use crate::domain::command::{CLIENT_MESSAGE_ID_BYTES_MAX, Join, Put, RequestStream};
 use crate::domain::{
-    Command, Error, ErrorCode, Event, EventKind, GenerationConfig, GenerationId, Message,
-    PresenceChange, Reply, SessionId,
+    Command, Error, ErrorCode, Event, EventKind, GenerationConfig, GenerationId, Message, Reply,
+    SessionId,
 };
 
 const COMMANDS: &[CommandSpec] = &[
@@ -195,10 +195,6 @@ impl Vocabulary for SubscribeDialect {
             Shown::Signal(_) => Vec::new(),
         }
     }
-
-    fn presence(&self, _change: &PresenceChange) -> Option<Frame> {
-        None
-    }
 }
 
 impl Dialect for SubscribeDialect {
@@ -245,10 +241,6 @@ impl Dialect for SubscribeDialect {
             },
             _ => Answer { ack: raw(&DoneJson::OK), frames: Vec::new() },
         }
-    }
-
-    fn greet(&self, _greeting: Greeting<'_>) -> Option<Frame> {
-        None
     }
 
     fn error(&self, refusal: &Refusal<'_>) -> Frame {
