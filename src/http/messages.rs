@@ -105,7 +105,9 @@ pub(super) fn client_message_id(
     let in_body = payload::client_message_id(in_body.map(Value::from))?;
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(key) = keys.next() else { return Ok(in_body) };
-    let key = key.to_str().ok().filter(|_| keys.next().is_none()).map(Value::from);
+    // A space would be lost at its ends.
+    let is_key = |key: &&str| key.bytes().all(|byte| byte.is_ascii_graphic());
+    let key = key.to_str().ok().filter(is_key).filter(|_| keys.next().is_none()).map(Value::from);
     let invalid = || Error::invalid("Idempotency-Key must be one, as clientMessageId");
     let key = key.and_then(|key| payload::client_message_id(Some(key)).ok()).ok_or_else(invalid)?;
     if in_body.is_some() && in_body != key {
