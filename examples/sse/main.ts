@@ -31,8 +31,9 @@ await open();
 
 /** Opens the stream. A connection that is lost is the browser's to bring back, and goes on where it was. */
 async function open() {
-  const response = await fetch(`${server}/stream/init`, { method: "POST", headers, body: JSON.stringify({ sessionId }) });
-  if (!response.ok) return say(`The stream cannot be opened (${response.status})`);
+  const response = await ask("/stream/init", { method: "POST", body: JSON.stringify({ sessionId }) });
+  if (response.status === 0 || response.status >= 500) setTimeout(open, 5_000);
+  if (!response.ok) return say(`The stream cannot be opened (${response.status || "no connection"})`);
   const { streamToken }: { streamToken: string } = await response.json();
   const path = `/chat/stream/${encodeURIComponent(sessionId)}?token=${encodeURIComponent(streamToken)}`;
   const source = new EventSource(server + path);
@@ -41,11 +42,11 @@ async function open() {
   live?.remove();
   end();
 
-  source.onopen = () => {
-    if (isNew) void loadHistory();
-    isNew = false;
-    isOpen = true;
+  source.onopen = async () => {
     say("");
+    if (isNew) await loadHistory();
+    isNew = false;
+    isOpen = source.readyState === EventSource.OPEN;
     draw();
   };
   source.onmessage = ({ data }: MessageEvent<string>) => {
@@ -93,15 +94,10 @@ form.addEventListener("submit", async (event) => {
   append("user", content);
   isThinking = true;
   draw();
-  const response = await fetch(`${server}/chat/message`, {
-    method: "POST",
-    headers,
-    body: JSON.stringify({ sessionId, content }),
-  });
+  const response = await ask("/chat/message", { method: "POST", body: JSON.stringify({ sessionId, content }) });
   if (!response.ok) {
-    const { error }: { error: { message: string } } = await response.json();
     isThinking = false;
-    say(error.message);
+    say(`The message was not sent (${response.status || "no connection"})`);
     draw();
   }
 });
@@ -113,18 +109,29 @@ function end() {
   isThinking = false;
 }
 
-/** Shows what is stored, and after it the answer that is being written. */
+/** Shows what is stored, and after it what the stream has brought meanwhile. */
 async function loadHistory() {
-  const path = `/api/chat/sessions/${encodeURIComponent(sessionId)}/messages?limit=100`;
-  const response = await fetch(server + path, { headers });
-  if (!response.ok) return say(`The history cannot be read (${response.status})`);
+  const before = new Set([...list.children].filter((shown) => shown !== live));
+  const response = await ask(`/api/chat/sessions/${encodeURIComponent(sessionId)}/messages?limit=100`);
+  if (!response.ok) return say(`The history cannot be read (${response.status || "no connection"})`);
   const { messages }: { messages: Message[] } = await response.json();
+  const ids = new Set(messages.map(({ id }) => id));
+  const since = [...list.querySelectorAll("li")].filter((shown) => !before.has(shown) && !ids.has(shown.dataset["id"] ?? ""));
   const items = messages.map(({ id, role, content }) => {
     const element = item(role, content);
     element.dataset["id"] = id;
     return element;
   });
-  list.replaceChildren(...items, ...(live ? [live] : []));
+  list.replaceChildren(...items, ...since);
+}
+
+/** Asks the server, as this user. One that cannot be reached is a response without a status. */
+async function ask(path: string, init?: RequestInit): Promise<Response> {
+  try {
+    return await fetch(server + path, { ...init, headers });
+  } catch {
+    return Response.error();
+  }
 }
 
 function append(role: string, content: string): HTMLLIElement {
