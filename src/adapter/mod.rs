@@ -17,8 +17,8 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use crate::domain::{
-    self, Chunk, Event, GenerationId, NodeId, Position, PresenceChange, Rate, SessionId, Signal,
-    UserId,
+    self, Budget, Chunk, Event, GenerationId, NodeId, Position, PresenceChange, Rate, SessionId,
+    Signal, UserId,
 };
 
 pub use memory::{Memory, SharedMemory};
@@ -186,6 +186,24 @@ pub trait Log: Send + Sync {
         from: u64,
     ) -> Result<String, AdapterError>;
 
+    /// Makes an older attempt's text that of `attempt`, in one step, and answers with it: the
+    /// newest older one there is. From then on that attempt's appends are refused, since its text
+    /// is gone. Where `attempt` has a text already, that one; empty where there is none at all.
+    async fn take_text(
+        &self,
+        session: &SessionId,
+        generation: GenerationId,
+        attempt: u32,
+    ) -> Result<String, AdapterError>;
+
+    /// Deletes an attempt's text.
+    async fn drop_text(
+        &self,
+        session: &SessionId,
+        generation: GenerationId,
+        attempt: u32,
+    ) -> Result<(), AdapterError>;
+
     /// How far the log and some texts reach.
     async fn head(
         &self,
@@ -280,6 +298,56 @@ pub trait Limits: Send + Sync {
     /// the same will be allowed; it is not counted then. Never fails: where the shared store does
     /// not answer within 250 ms, this node's own count decides.
     async fn count(&self, user: &UserId, action: &'static str, rate: Rate) -> Result<(), Duration>;
+
+    /// Takes `tokens` out of what a user may spend; they are spent whatever this answers. `Err`
+    /// where nothing is left, with the time after which something is again. `tokens` of 0 only
+    /// asks. Never fails, as [`Limits::count`].
+    async fn spend(&self, user: &UserId, tokens: u64, budget: Budget) -> Result<(), Duration>;
+}
+
+/// What is counted of a generation while it runs, and for as long after it as its log is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Tokens of the answer so far.
+    pub tokens: u64,
+    /// Milliseconds from the request to the first token; `None` before it.
+    pub first_token_ms: Option<u64>,
+    /// How often providers failed on the way.
+    pub errors: u32,
+    /// Bytes of the answer's events that were given to clients, on all nodes.
+    pub sent_bytes: u64,
+}
+
+/// What is counted of running generations, readable on any node. Passing: a lost count is no
+/// harm.
+///
+/// # Errors
+/// Every method: [`AdapterError`].
+#[async_trait]
+pub trait Tallies: Send + Sync {
+    /// Says how far a generation is; `sent_bytes` is left as it is. By its owner, from time to
+    /// time.
+    async fn tally(
+        &self,
+        session: &SessionId,
+        generation: GenerationId,
+        tally: Tally,
+    ) -> Result<(), AdapterError>;
+
+    /// Adds to what was sent. By nodes with readers, from time to time.
+    async fn add_sent(
+        &self,
+        session: &SessionId,
+        generation: GenerationId,
+        bytes: u64,
+    ) -> Result<(), AdapterError>;
+
+    /// What was counted. `None` where nothing was, or it is forgotten.
+    async fn tallied(
+        &self,
+        session: &SessionId,
+        generation: GenerationId,
+    ) -> Result<Option<Tally>, AdapterError>;
 }
 
 /// Who is there.
@@ -335,6 +403,11 @@ pub enum Notice {
         /// Who.
         by: UserId,
     },
+    /// Run a generation that was stored as yours.
+    Run {
+        /// Which.
+        generation: GenerationId,
+    },
 }
 
 /// What one node tells all.
@@ -374,7 +447,7 @@ pub trait Feed: Send + Sync {
 }
 
 /// All that nodes share, on one backend.
-pub trait Adapter: Log + Presence + Limits + Registry {
+pub trait Adapter: Log + Presence + Limits + Tallies + Registry {
     /// Says where what arrives goes. Called once, before anything is subscribed.
     fn attach(&self, sinks: Sinks);
 }

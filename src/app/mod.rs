@@ -98,10 +98,12 @@ impl App {
         let (miss, absences) = mpsc::channel(NOTICES_MAX);
         adapter.attach(Sinks { feed: hub.feed(), notices: notify, absences: miss });
         let outbox = Outbox::start(store.clone(), adapter.clone(), &background);
+        let (voices, answerers) = answerers::answerers(config).context("set up the agents")?;
         let generations = Generations::start(
             store.clone(),
             adapter.clone(),
             outbox.clone(),
+            voices,
             generation_options(node, address, config),
             notices,
             &background,
@@ -112,7 +114,7 @@ impl App {
             hub,
             outbox,
             generations: generations.clone(),
-            answerers: answerers::answerers(config).context("set up the agents")?,
+            answerers,
         };
         let chat = Chat::new(parts, chat_options(node, config), absences, &background);
         let verifier = Arc::new(Verifier::new(&config.auth));

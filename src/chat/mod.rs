@@ -29,7 +29,7 @@ use crate::adapter::{Absence, SharedAdapter};
 use crate::domain::{
     AgentId, Command, Cursor, Error, Moderation, NodeId, Rates, Reply, SessionId, Timestamp, UserId,
 };
-use crate::generation::{Generations, Voice};
+use crate::generation::Generations;
 use crate::hub::{FromStore, Hub, Reader, Standing};
 use crate::lifecycle::Tasks;
 use crate::outbox::{Delivered, Outbox};
@@ -80,8 +80,8 @@ pub struct ChatOptions {
 pub struct Answerer {
     /// What people see.
     pub name: String,
-    /// What it takes to run it.
-    pub voice: Voice,
+    /// The provider of whoever is heard, by its id in the agents file.
+    pub provider: String,
     /// The model it asks, where the request names none.
     pub model: String,
 }

@@ -9,7 +9,7 @@ use crate::domain::command::{Join, Put, RequestStream};
 use crate::domain::{
     Action, Error, ErrorCode, Generation, GenerationId, Message, MessageId, Reply,
 };
-use crate::generation::{Slot, Voice};
+use crate::generation::Slot;
 use crate::store::{Accepted, NewGeneration, StopRequested};
 
 impl Chat {
@@ -43,7 +43,6 @@ impl Chat {
 /// A prompt that may be stored, and what it takes to answer it.
 struct Asked {
     new: NewGeneration,
-    voice: Voice,
     slot: Slot,
 }
 
@@ -119,22 +118,22 @@ impl Shared {
             prompt,
             client_message_id: request.client_message_id,
             agent,
-            provider: answerer.voice.provider.id().to_owned(),
+            provider: answerer.provider.clone(),
             model: request.config.model.clone().unwrap_or_else(|| answerer.model.clone()),
             config: request.config,
             owner: self.options.node,
             user_generations_max: self.options.user_generations_max,
         };
-        Ok(Asked { new, voice: answerer.voice.clone(), slot })
+        Ok(Asked { new, slot })
     }
 
     /// Stores the prompt and starts the answer.
     async fn answer(&self, asked: Asked) -> Result<Reply, Error> {
-        let Asked { new, voice, slot } = asked;
+        let Asked { new, slot } = asked;
         match self.store.accept(&new).await.map_err(stored)? {
             Accepted::New { generation, prompt, outgoing } => {
                 let reply = requested(&generation, &prompt);
-                self.generations.run(generation, voice, outgoing, slot);
+                self.generations.run(generation, outgoing, slot);
                 Ok(reply)
             }
             Accepted::Known { generation, prompt } => Ok(requested(&generation, &prompt)),

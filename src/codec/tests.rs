@@ -50,7 +50,7 @@ fn full() -> Message {
         content: "aé€😀 \"quoted\" \\ \u{0} \n \u{2028}".to_owned(),
         metadata: object(json!({"partial": true, "deep": {"n": [1, 2.5, null]}})),
         tokens: Some(7),
-        usage: Some(Usage { input_tokens: 3, output_tokens: u64::MAX }),
+        usage: Some(Usage { input_tokens: 3, output_tokens: u64::MAX, cached_tokens: 0 }),
         parent: Some(MessageId::new()),
         client_message_id: Some("c-1".to_owned()),
         edited_at: Some(Timestamp::from_millis(3)),
@@ -76,7 +76,7 @@ fn kinds() -> Vec<EventKind> {
     let generation = GenerationId::new();
     let agent = AgentId::new("helper").unwrap();
     let (message, attempt) = (MessageId::new(), 2);
-    let usage = Usage { input_tokens: 10, output_tokens: 20 };
+    let usage = Usage { input_tokens: 10, output_tokens: 20, cached_tokens: 0 };
     let kinds = vec![
         EventKind::MessageNew(Arc::new(bare())),
         EventKind::MessageNew(Arc::new(full())),
@@ -158,6 +158,8 @@ fn kinds() -> Vec<EventKind> {
             | EventKind::GenerationStarted { .. }
             | EventKind::GenerationResumed { .. }
             | EventKind::GenerationReset { .. }
+            | EventKind::StageChanged { .. }
+            | EventKind::Aside { .. }
             | EventKind::GenerationEnded { .. }
             | EventKind::GenerationCompleted { .. }
             | EventKind::GenerationStopped { .. }

@@ -181,7 +181,9 @@ impl<'a> From<&'a EventKind> for Kind<'a> {
                 domain::Revoked::Guests => Revoked::Guests,
                 domain::Revoked::Everyone => Revoked::Everyone,
             }),
-            EventKind::Unknown => Self::Unknown {},
+            EventKind::Unknown | EventKind::StageChanged { .. } | EventKind::Aside { .. } => {
+                Self::Unknown {}
+            }
             EventKind::GenerationStarted { generation, message, agent, attempt } => {
                 Self::GenerationStarted(Attempt::new(*generation, *message, agent, *attempt))
             }
@@ -354,7 +356,7 @@ impl From<domain::Usage> for Usage {
 
 impl From<Usage> for domain::Usage {
     fn from(wire: Usage) -> Self {
-        Self { input_tokens: wire.input, output_tokens: wire.output }
+        Self { input_tokens: wire.input, output_tokens: wire.output, cached_tokens: 0 }
     }
 }
 

@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use super::OpenAi;
 use super::parse;
-use crate::domain::AgentId;
+use crate::domain::{AgentId, OnTakeover};
 
 /// Where OpenAI itself is.
 pub(super) const OPENAI_BASE_URL: &str = "https://api.openai.com/v1";
@@ -80,15 +80,6 @@ impl ProviderKind {
             Self::OpenAi => "openai",
         }
     }
-}
-
-/// How another node goes on after an answer's node died.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnTakeover {
-    /// The partial answer is given back to the model.
-    Continue,
-    /// From the start; clients see a reset.
-    Restart,
 }
 
 /// What an agent inherits where it says nothing.

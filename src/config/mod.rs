@@ -23,7 +23,7 @@ use secrecy::SecretString;
 
 use crate::domain::{Moderation, Rates};
 
-pub use agents::{Agent, Agents, OnTakeover, ProviderKind};
+pub use agents::{Agent, Agents, ProviderKind};
 pub use source::{Files, Source};
 pub(crate) use variables::flag_name;
 pub use variables::{Kind, Support, Unset, VARIABLES, Variable};

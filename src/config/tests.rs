@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 
 use super::agents::ProviderKind;
 use super::*;
-use crate::domain::{Action, Rate};
+use crate::domain::{Action, OnTakeover, Rate};
 
 const KEY: &str = "a secret of thirty-two bytes, now";
 

@@ -330,6 +330,8 @@ fn show(session: &SessionId, event: &Event) -> Vec<Frame> {
         | EventKind::AccessRevoked(_)
         | EventKind::Unknown
         | EventKind::GenerationResumed { .. }
+        | EventKind::StageChanged { .. }
+        | EventKind::Aside { .. }
         | EventKind::GenerationEnded { .. } => Vec::new(),
     }
 }

@@ -277,6 +277,8 @@ fn show(session: &SessionId, kind: &EventKind) -> Option<Frame> {
         | EventKind::GenerationStarted { .. }
         | EventKind::GenerationResumed { .. }
         | EventKind::GenerationReset { .. }
+        | EventKind::StageChanged { .. }
+        | EventKind::Aside { .. }
         | EventKind::GenerationEnded { .. } => None,
     }
 }

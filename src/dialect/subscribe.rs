@@ -306,6 +306,8 @@ fn show(session: &SessionId, event: &Event) -> Vec<Frame> {
         | EventKind::Unknown
         | EventKind::GenerationStarted { .. }
         | EventKind::GenerationResumed { .. }
+        | EventKind::StageChanged { .. }
+        | EventKind::Aside { .. }
         | EventKind::GenerationEnded { .. } => Vec::new(),
     }
 }

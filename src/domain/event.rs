@@ -137,6 +137,22 @@ pub enum EventKind {
         /// Why, for a person.
         reason: String,
     },
+    /// A stage of a pipeline began or is over.
+    StageChanged {
+        /// Which.
+        generation: GenerationId,
+        /// Where the pipeline stands.
+        stage: Stage,
+    },
+    /// The model did something that is not of the text.
+    Aside {
+        /// Which.
+        generation: GenerationId,
+        /// The answer's id.
+        message: MessageId,
+        /// What.
+        aside: Aside,
+    },
     /// The provider is done and the text is `length` bytes long. Not shown: whoever finds it
     /// only has to finish.
     GenerationEnded {
@@ -196,6 +212,8 @@ impl EventKind {
             Self::GenerationStarted { generation, .. }
             | Self::GenerationResumed { generation, .. }
             | Self::GenerationReset { generation, .. }
+            | Self::StageChanged { generation, .. }
+            | Self::Aside { generation, .. }
             | Self::GenerationEnded { generation, .. }
             | Self::GenerationCompleted { generation, .. }
             | Self::GenerationStopped { generation, .. }
@@ -215,6 +233,8 @@ impl EventKind {
             | Self::GenerationResumed { message, .. }
             | Self::GenerationReset { message, .. } => Some(*message),
             Self::GenerationEnded { .. }
+            | Self::StageChanged { .. }
+            | Self::Aside { .. }
             | Self::MessageEdited(_)
             | Self::MessageDeleted { .. }
             | Self::MessageSeen { .. }
@@ -233,6 +253,48 @@ impl EventKind {
             _ => None,
         }
     }
+}
+
+/// Where a pipeline stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage {
+    /// The stage's name.
+    pub name: String,
+    /// Who speaks in it.
+    pub agents: Vec<AgentId>,
+    /// Which it is, from 0.
+    pub index: u32,
+    /// How many there are.
+    pub total: u32,
+    /// What its agents said, in their order, once it is over; `None` while it runs. Not shown:
+    /// whoever takes the pipeline over goes on after it. Empty where it was too long to be kept.
+    pub said: Option<Vec<String>>,
+}
+
+/// What a model does beside its text. Each text is joined from many deltas and bounded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Aside {
+    /// It thinks.
+    Thinking {
+        /// What is new of it.
+        text: String,
+    },
+    /// It asks for a tool. Nothing here runs tools; frontends may show it.
+    Tool {
+        /// The provider's id of the call.
+        id: String,
+        /// The tool.
+        name: String,
+        /// Its input, as the provider wrote it: JSON as a rule.
+        input: String,
+    },
+    /// It names a source of what it said.
+    Citation {
+        /// What people see: a title, or the words that are cited. May be empty.
+        title: String,
+        /// Where it is, if the provider says so.
+        url: Option<String>,
+    },
 }
 
 /// Who may not see a session any more.

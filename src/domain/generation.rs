@@ -42,6 +42,8 @@ pub struct Usage {
     pub input_tokens: u64,
     /// Written by the model.
     pub output_tokens: u64,
+    /// Of those read, how many the provider had in its cache.
+    pub cached_tokens: u64,
 }
 
 /// Why a provider ended its answer.
@@ -64,6 +66,16 @@ impl StopReason {
             Self::Other(word) => word,
         }
     }
+}
+
+/// How another node goes on with an answer after its node died.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnTakeover {
+    /// The partial answer is given back to the model.
+    #[default]
+    Continue,
+    /// From the start; clients see a reset.
+    Restart,
 }
 
 /// How a generation ended.
@@ -134,4 +146,8 @@ pub struct Generation {
     pub first_token_at: Option<Timestamp>,
     /// When it ended.
     pub completed_at: Option<Timestamp>,
+    /// How many tokens the answer took, once it has ended.
+    pub tokens: Option<u64>,
+    /// How often providers failed on the way, retries and fallbacks included; known at the end.
+    pub errors: u32,
 }

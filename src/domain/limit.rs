@@ -19,6 +19,15 @@ impl Rate {
     }
 }
 
+/// How many tokens a user's answers may take: `tokens` in each `window` of the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// How many.
+    pub tokens: u64,
+    /// In how long. Windows begin at multiples of it since 1970.
+    pub window: Duration,
+}
+
 /// Defines what is counted, each by itself.
 macro_rules! actions {
     ($($(#[$doc:meta])* $action:ident = $name:literal $(, $default:literal a minute)?;)+) => {

@@ -16,6 +16,7 @@ pub mod limit;
 pub mod message;
 pub mod presence;
 pub mod reply;
+pub mod role;
 pub mod session;
 pub mod text;
 pub mod timestamp;
@@ -24,13 +25,16 @@ pub use chunk::Chunk;
 pub use command::Command;
 pub use cursor::{Cursor, InvalidCursor, TextCursor};
 pub use error::{Error, ErrorCode};
-pub use event::{Event, EventKind, Position, Revoked, Signal};
-pub use generation::{Generation, GenerationConfig, Outcome, Status, StopReason, Usage};
+pub use event::{Aside, Event, EventKind, Position, Revoked, Signal, Stage};
+pub use generation::{
+    Generation, GenerationConfig, OnTakeover, Outcome, Status, StopReason, Usage,
+};
 pub use ids::{AgentId, AttachmentId, EventId, GenerationId, MessageId, NodeId, SessionId, UserId};
-pub use limit::{Action, Moderation, Rate, Rates};
+pub use limit::{Action, Budget, Moderation, Rate, Rates};
 pub use message::{Attachment, Author, Message, NewAttachment, Reaction, ReactionCounts};
 pub use presence::{Presence, PresenceChange};
 pub use reply::{ActiveGeneration, Joined, JoinedPersona, Reply};
+pub use role::Role;
 pub use session::{Access, Member, Membership, Session, SessionChange, Visibility};
 pub use text::Text;
 pub use timestamp::Timestamp;

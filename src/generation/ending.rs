@@ -33,7 +33,7 @@ pub(super) async fn end_orphans(shared: &Shared) {
     if !shared.adapter.is_up() {
         return;
     }
-    let orphans = match shared.store.orphans(DEAD_AFTER, ORPHANS_MAX).await {
+    let orphans = match shared.store.claimable(DEAD_AFTER, DEAD_AFTER, ORPHANS_MAX).await {
         Ok(orphans) => orphans,
         Err(error) => return tracing::debug!(%error, "look for orphans"),
     };
@@ -62,9 +62,11 @@ async fn end_orphan(shared: &Shared, orphan: &Generation) -> Result<(), OrphanEr
         metadata: metadata(&outcome),
         content,
         outcome,
-        usage: Usage { input_tokens: 0, output_tokens: tokens },
+        usage: Usage { input_tokens: 0, output_tokens: tokens, cached_tokens: 0 },
         tokens,
         first_token_at: orphan.first_token_at,
+        errors: 0,
+        answered_by: None,
     };
     if let Finished::Stored { outgoing, .. } = shared.store.finish(&finish).await? {
         tracing::warn!(generation = %id, owner = %orphan.owner, "ended: its node is gone");

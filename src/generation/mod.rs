@@ -4,10 +4,14 @@
 //! and finishes exactly once, guarded by owner and attempt. It must not know readers or dialects:
 //! whoever wants to see the text reads the log.
 
+mod ask;
 mod ending;
 mod meter;
 mod run;
+mod voice;
 mod writer;
+
+pub use voice::{Pipeline, PipelineStage, Solo, Voice, Voices};
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,11 +23,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::adapter::{Notice, SharedAdapter};
-use crate::domain::{Generation, GenerationId, NodeId, UserId};
+use crate::domain::{Generation, GenerationId, NodeId, Role, UserId};
 use crate::lifecycle::Tasks;
-use crate::llm::SharedProvider;
 use crate::outbox::Outbox;
-use crate::store::{Outgoing, SharedStore};
+use crate::store::{Heartbeat, Outgoing, SharedStore};
 use crate::telemetry::metrics;
 
 /// How often a node looks for stops that it was not told of, and says that it lives.
@@ -56,21 +59,6 @@ pub struct GenerationOptions {
     pub text_bytes_max: usize,
 }
 
-/// An agent, ready to answer.
-#[derive(Clone)]
-pub struct Voice {
-    /// Its provider.
-    pub provider: SharedProvider,
-    /// Its instructions.
-    pub system: Option<String>,
-    /// Its settings where the request says nothing.
-    pub temperature: Option<f64>,
-    /// The most tokens where the request says nothing.
-    pub max_tokens: Option<u32>,
-    /// The longest wait for the first token, and between tokens.
-    pub timeout: Duration,
-}
-
 /// Room for one more generation on this node; given back when dropped.
 pub struct Slot(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
 
@@ -84,6 +72,7 @@ struct Shared {
     store: SharedStore,
     adapter: SharedAdapter,
     outbox: Outbox,
+    voices: Voices,
     options: GenerationOptions,
     runs: Tasks,
     slots: Arc<Semaphore>,
@@ -105,6 +94,7 @@ impl Generations {
         store: SharedStore,
         adapter: SharedAdapter,
         outbox: Outbox,
+        voices: Voices,
         options: GenerationOptions,
         notices: mpsc::Receiver<Notice>,
         tasks: &Tasks,
@@ -114,6 +104,7 @@ impl Generations {
             store,
             adapter,
             outbox,
+            voices,
             options,
             runs: Tasks::new(),
             slots,
@@ -142,13 +133,13 @@ impl Generations {
 
     /// Runs an accepted generation in a task of its own. `announce` is appended to the log before
     /// anything of it.
-    pub fn run(&self, generation: Generation, voice: Voice, announce: Vec<Outgoing>, slot: Slot) {
+    pub fn run(&self, generation: Generation, announce: Vec<Outgoing>, slot: Slot) {
         let stop = Arc::new(Stop::default());
         self.shared.running().insert(generation.id, stop.clone());
         let shared = self.shared.clone();
         self.shared.runs.spawn(async move {
             let id = generation.id;
-            run::attempt(&shared, generation, voice, announce, &stop).await;
+            run::attempt(&shared, generation, announce, &stop).await;
             shared.running().remove(&id);
             drop(slot);
         });
@@ -194,8 +185,13 @@ impl Shared {
 }
 
 async fn listen(shared: &Shared, mut notices: mpsc::Receiver<Notice>) {
-    while let Some(Notice::Stop { generation, by }) = notices.recv().await {
-        shared.stop(generation, &by);
+    while let Some(notice) = notices.recv().await {
+        match notice {
+            Notice::Stop { generation, by } => {
+                shared.stop(generation, &by);
+            }
+            Notice::Run { .. } => todo!(),
+        }
     }
 }
 
@@ -220,8 +216,16 @@ async fn beat(shared: &Shared) {
     let options = &shared.options;
     loop {
         ticks.tick().await;
-        let redis_up = shared.adapter.is_up();
-        let beat = shared.store.heartbeat(options.node, &options.address, redis_up).await;
+        let beat = Heartbeat {
+            node: options.node,
+            address: options.address.clone(),
+            role: Role::All,
+            redis_up: shared.adapter.is_up(),
+            running: u32::try_from(shared.running().len()).unwrap_or(u32::MAX),
+            running_max: u32::try_from(options.running_max).unwrap_or(u32::MAX),
+            draining: false,
+        };
+        let beat = shared.store.heartbeat(&beat).await;
         metrics::handles().db_up.set(f64::from(u8::from(beat.is_ok())));
         if let Err(error) = beat {
             tracing::debug!(%error, "heartbeat");

@@ -3,19 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::ask::{Question, SAID_MAX, Said, ask};
 use super::ending::{metadata, store_end};
 use super::meter::Meter;
 use super::writer::{Joining, LATE, Settled, Writer};
-use super::{PAUSE, Shared, Stop, Voice};
+use super::{PAUSE, Shared, Stop};
 use crate::domain::{
     Author, Error, ErrorCode, Event, EventKind, Generation, Message, Outcome, Position, StopReason,
     Timestamp, Usage,
 };
-use crate::llm::{Delta, Deltas, ProviderError, Request, Speaker, Turn};
+use crate::llm::{ProviderError, Speaker, Turn};
 use crate::outbox::DeliverError;
 use crate::store::{Finish, Finished, Outgoing, StoreError};
 
@@ -27,11 +29,12 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(2);
 pub(super) async fn attempt(
     shared: &Arc<Shared>,
     generation: Generation,
-    voice: Voice,
     announce: Vec<Outgoing>,
     stop: &Stop,
 ) {
-    let meter = Meter::new(voice.provider.id(), generation.agent.as_str());
+    let speaker = shared.voices.speaker(&generation.agent);
+    let provider = speaker.map_or("unknown", |solo| solo.provider.id());
+    let meter = Meter::new(provider, generation.agent.as_str());
     let mut attempt = Attempt {
         writer: Writer::new(
             shared.adapter.clone(),
@@ -54,7 +57,7 @@ pub(super) async fn attempt(
         usage: Usage::default(),
         first_token: None,
     };
-    let ended = attempt.write(voice, announce).await;
+    let ended = attempt.write(announce).await;
     let outcome = match ended {
         Some(outcome) => outcome,
         None => {
@@ -98,12 +101,12 @@ enum Broken {
 impl Attempt<'_> {
     /// Asks the provider and appends what it says. `None` where the attempt is no longer this
     /// node's.
-    async fn write(&mut self, voice: Voice, announce: Vec<Outgoing>) -> Option<Outcome> {
+    async fn write(&mut self, announce: Vec<Outgoing>) -> Option<Outcome> {
         // The prompt is heard of first, whatever becomes of the answer.
         let announced = self.announce(&announce).await;
         let announce = if announced { Vec::new() } else { announce };
         let result = match self.begin().await {
-            Ok(()) => self.stream(voice, announce).await,
+            Ok(()) => self.stream(announce).await,
             Err(broken) => Err(broken),
         };
         match result {
@@ -150,37 +153,31 @@ impl Attempt<'_> {
         }
     }
 
-    async fn context(&mut self, voice: &Voice) -> Result<Request, Broken> {
+    async fn question(&mut self) -> Result<Question, Broken> {
         let limit = self.shared.options.context_messages.max(1);
         let (session, prompt) = (&self.generation.session, self.generation.prompt);
         let store = &self.shared.store;
         let messages = until_stored(|| store.context(session, prompt, limit), self.stop).await?;
-        let config = &self.generation.config;
-        Ok(Request {
-            model: self.generation.model.clone(),
-            system: voice.system.clone(),
+        Ok(Question {
+            agent: self.generation.agent.clone(),
+            config: self.generation.config.clone(),
             turns: messages.into_iter().filter_map(turn).collect(),
-            temperature: config.temperature.or(voice.temperature),
-            max_tokens: config.max_tokens.or(voice.max_tokens),
+            partial: None,
+            stages: Vec::new(),
         })
     }
 
-    async fn stream(
-        &mut self,
-        voice: Voice,
-        announce: Vec<Outgoing>,
-    ) -> Result<StopReason, Broken> {
-        let request = self.context(&voice).await?;
-        let provider = voice.provider.clone();
-        let mut deltas: Deltas =
-            stream::once(async move { provider.stream(&request).await }).try_flatten().boxed();
+    async fn stream(&mut self, announce: Vec<Outgoing>) -> Result<StopReason, Broken> {
+        let question = self.question().await?;
+        let (say, mut said) = mpsc::channel(SAID_MAX);
         let asked = Instant::now();
         let whole = asked + self.shared.options.duration_max;
-        let mut patience = asked + voice.timeout;
+        let voices = self.shared.voices.clone();
+        let mut asking = async move { ask(&voices, question, say).await }.boxed().fuse();
+        let mut ended = None;
         self.opening = Some(self.open(announce));
         loop {
             let due = self.writer.due();
-            let wait = whole.min(patience);
             tokio::select! {
                 biased;
                 () = self.stop.told.cancelled() => return Err(Broken::Stopped),
@@ -191,26 +188,24 @@ impl Attempt<'_> {
                         self.opening = Some(self.open(Vec::new()));
                     }
                 }
-                () = sleep_until(due.unwrap_or(wait)), if due.is_some() => self.writer.flush(),
-                delta = deltas.next() => {
-                    patience = Instant::now() + voice.timeout;
-                    if let Some(reason) = self.take(delta, asked)? {
-                        return Ok(reason);
-                    }
-                }
-                () = sleep_until(wait) => return Err(Broken::Failed(timed_out(wait == whole))),
+                () = sleep_until(due.unwrap_or(whole)), if due.is_some() => self.writer.flush(),
+                Some(said) = said.recv() => self.take(said, asked)?,
+                end = &mut asking, if ended.is_none() => ended = Some(end),
+                () = sleep_until(whole) => return Err(Broken::Failed(timed_out(true))),
+            }
+            // All that was said has been taken once the asking is over and nothing is left.
+            if said.is_empty()
+                && let Some(end) = ended.take()
+            {
+                return end.map_err(Broken::Failed);
             }
         }
     }
 
-    /// Takes what the provider said. `Some` where that was the end.
-    fn take(
-        &mut self,
-        delta: Option<Result<Delta, ProviderError>>,
-        asked: Instant,
-    ) -> Result<Option<StopReason>, Broken> {
-        match delta {
-            Some(Ok(Delta::Text(text))) => {
+    /// Takes what was said.
+    fn take(&mut self, said: Said, asked: Instant) -> Result<(), Broken> {
+        match said {
+            Said::Text(text) => {
                 if self.writer.text().len() + text.len() > self.shared.options.text_bytes_max {
                     let error = Error::new(ErrorCode::Provider, "The answer is too long");
                     return Err(Broken::Failed(error));
@@ -221,16 +216,11 @@ impl Attempt<'_> {
                 }
                 self.meter.rate.add(1);
                 self.writer.push(&text);
-                Ok(None)
             }
-            Some(Ok(Delta::Usage(usage))) => {
-                self.usage = usage;
-                Ok(None)
-            }
-            Some(Ok(Delta::Done(reason))) => Ok(Some(reason)),
-            Some(Err(error)) => Err(Broken::Failed(provider_failed(&error))),
-            None => Err(Broken::Failed(provider_failed(&ProviderError::BrokenOff(None)))),
+            Said::Usage(usage) => self.usage = usage,
+            Said::Aside(_) | Said::Stage(_) | Said::Failed | Said::AnsweredBy { .. } => {}
         }
+        Ok(())
     }
 
     /// Brings what has to stand in the log before the text, for as long as it takes. This node's
@@ -298,6 +288,8 @@ impl Attempt<'_> {
             usage: self.usage,
             tokens: self.usage.output_tokens,
             first_token_at: self.first_token,
+            errors: 0,
+            answered_by: None,
             content: self.writer.into_text(),
         };
         match store_end(shared, &finish).await {
@@ -390,14 +382,14 @@ fn turn(message: Message) -> Option<Turn> {
     (!message.content.is_empty()).then_some(Turn { speaker, content: message.content })
 }
 
-fn timed_out(whole: bool) -> Error {
+pub(super) fn timed_out(whole: bool) -> Error {
     let message =
         if whole { "The answer took too long" } else { "The model did not answer in time" };
     Error::new(ErrorCode::Timeout, message)
 }
 
 /// What clients are told of a provider's failure; operators find the rest in the log.
-fn provider_failed(error: &ProviderError) -> Error {
+pub(super) fn provider_failed(error: &ProviderError) -> Error {
     tracing::warn!(%error, source = ?std::error::Error::source(error), "provider");
     match error {
         ProviderError::Overloaded { retry_after } => {

@@ -19,7 +19,7 @@ use secrecy::SecretString;
 
 pub use self::openai::OpenAi;
 pub use self::scripted::{Scripted, script};
-use crate::domain::{StopReason, Usage};
+use crate::domain::{Aside, StopReason, Usage};
 
 /// Who speaks in a turn of the conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,13 @@ pub struct Request {
     pub system: Option<String>,
     /// The conversation, oldest first; the last turn is the prompt.
     pub turns: Vec<Turn>,
+    /// The beginning of the answer, written by an earlier attempt: only what follows it is to be
+    /// said. Given back to the model as the provider allows: as its own turn to go on with, else
+    /// with an instruction. `max_tokens` still counts the whole answer where the provider can.
+    pub partial: Option<String>,
+    /// The answer decides whether a pipeline goes on: a JSON object
+    /// `{ "proceed": bool, "output": string }`.
+    pub is_gate: bool,
     /// 0 to 2; the provider's default where unset.
     pub temperature: Option<f64>,
     /// The most tokens to answer with; the provider's default where unset.
@@ -59,6 +66,8 @@ pub struct Request {
 pub enum Delta {
     /// New text, never empty.
     Text(String),
+    /// Something beside the text, each piece as it comes.
+    Aside(Aside),
     /// What it cost so far: cumulative, a later one replaces an earlier one.
     Usage(Usage),
     /// The answer is whole. Nothing follows but, with some providers, a last `Usage` before it.

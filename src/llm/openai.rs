@@ -259,6 +259,7 @@ impl Tokens {
         Some(Usage {
             input_tokens: input.unwrap_or_default(),
             output_tokens: output.unwrap_or_default(),
+            cached_tokens: 0,
         })
     }
 }

@@ -58,6 +58,7 @@ impl Provider for Scripted {
         let usage = Usage {
             input_tokens: words_asked(request),
             output_tokens: u64::from(tokens.left) + u64::from(tokens.cut.is_some()),
+            cached_tokens: 0,
         };
         let reason = match request.max_tokens {
             Some(max) if max < self.tokens => StopReason::MaxTokens,
@@ -155,7 +156,15 @@ mod tests {
 
     fn request(prompt: &str, max_tokens: Option<u32>) -> Request {
         let turns = vec![Turn { speaker: Speaker::User, content: prompt.to_owned() }];
-        Request { model: "m".into(), system: None, turns, temperature: None, max_tokens }
+        Request {
+            model: "m".into(),
+            system: None,
+            turns,
+            partial: None,
+            is_gate: false,
+            temperature: None,
+            max_tokens,
+        }
     }
 
     async fn answer(scripted: Scripted, request: &Request) -> Vec<Delta> {
@@ -207,7 +216,8 @@ mod tests {
             let deltas = answer(Scripted::new(0.0, 120), &request).await;
             assert_eq!(texts(&deltas), script(&request, 120));
             assert_eq!(texts(&deltas).len(), count as usize);
-            let usage = Usage { input_tokens: 2, output_tokens: u64::from(count) };
+            let usage =
+                Usage { input_tokens: 2, output_tokens: u64::from(count), cached_tokens: 0 };
             assert_eq!(deltas[count as usize..], [Delta::Usage(usage), Delta::Done(reason)]);
         }
     }

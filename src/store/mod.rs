@@ -250,13 +250,35 @@ pub trait Store: Send + Sync {
     async fn stop_requests(&self, owner: NodeId)
     -> Result<Vec<(GenerationId, UserId)>, StoreError>;
 
-    /// At most `limit` unfinished generations that are older than `dead_after` and whose owner has
-    /// given no heartbeat for as long, by the database's clock, oldest first.
-    async fn orphans(
+    /// At most `limit` unfinished generations that nobody runs, by the database's clock, oldest
+    /// first: released ones; pending ones older than `unclaimed_after`; and those older than
+    /// `dead_after` whose owner has given no heartbeat for as long.
+    async fn claimable(
         &self,
         dead_after: Duration,
+        unclaimed_after: Duration,
         limit: u32,
     ) -> Result<Vec<Generation>, StoreError>;
+
+    /// Makes `claimer` the owner of a generation that is still as [`Store::claimable`] found it,
+    /// and begins the next attempt. A stop that was requested stays. Of racing claims one
+    /// succeeds; the others, and those that come too late, are answered `None`.
+    async fn claim(
+        &self,
+        found: &Generation,
+        claimer: NodeId,
+        dead_after: Duration,
+        unclaimed_after: Duration,
+    ) -> Result<Option<Generation>, StoreError>;
+
+    /// Leaves an unfinished generation to whoever claims it first, at once. `false` where `owner`
+    /// and `attempt` do not own it any more, or it has ended.
+    async fn release(
+        &self,
+        id: GenerationId,
+        owner: NodeId,
+        attempt: u32,
+    ) -> Result<bool, StoreError>;
 
     /// The newest `limit` messages up to and including `last`, oldest first, deleted ones left
     /// out: the context of an answer.
@@ -307,14 +329,16 @@ pub trait Store: Send + Sync {
     /// Deletes outbox rows by their events' ids; those that are gone already are passed over.
     async fn delete_outgoing(&self, events: &[EventId]) -> Result<(), StoreError>;
 
-    /// Notes that `node` is alive, by the database's clock, and whether Redis answers it.
-    /// The first call makes its row.
-    async fn heartbeat(
-        &self,
-        node: NodeId,
-        address: &str,
-        redis_up: bool,
-    ) -> Result<(), StoreError>;
+    /// Notes that a node is alive, by the database's clock. The first call makes its row; rows of
+    /// nodes that fell silent long ago are deleted on the way.
+    async fn heartbeat(&self, beat: &Heartbeat) -> Result<(), StoreError>;
+
+    /// The nodes that gave a heartbeat within `alive_within`, by the database's clock, at most
+    /// 1,000.
+    async fn nodes(&self, alive_within: Duration) -> Result<Vec<Heartbeat>, StoreError>;
+
+    /// A node says that it is gone: what it owned is found by [`Store::claimable`] at once.
+    async fn retire(&self, node: NodeId) -> Result<(), StoreError>;
 
     /// Closes the connections, after those in use are given back.
     async fn close(&self);

@@ -2,7 +2,7 @@
 
 use crate::domain::{
     Access, AgentId, Attachment, Event, Generation, GenerationConfig, GenerationId, Member,
-    Message, MessageId, NewAttachment, NodeId, Outcome, ReactionCounts, Session, SessionId,
+    Message, MessageId, NewAttachment, NodeId, Outcome, ReactionCounts, Role, Session, SessionId,
     Timestamp, Usage, UserId, Visibility,
 };
 
@@ -19,6 +19,25 @@ pub struct NewSession {
     pub agent: Option<AgentId>,
     /// Who else may see it.
     pub visibility: Visibility,
+}
+
+/// What a node says of itself, every half second.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Which.
+    pub node: NodeId,
+    /// Where it is reached, for people who look into the database.
+    pub address: String,
+    /// What it does: `all`, `edge` or `generator`.
+    pub role: Role,
+    /// Whether Redis answers it.
+    pub redis_up: bool,
+    /// How many generations it runs.
+    pub running: u32,
+    /// The most that it takes.
+    pub running_max: u32,
+    /// Whether it takes none any more.
+    pub draining: bool,
 }
 
 /// A prompt and the generation that answers it, to be stored together.
@@ -108,6 +127,10 @@ pub struct Finish {
     pub tokens: u64,
     /// When the first token came.
     pub first_token_at: Option<Timestamp>,
+    /// How often providers failed on the way.
+    pub errors: u32,
+    /// The provider and the model that answered, where a fallback did.
+    pub answered_by: Option<(String, String)>,
     /// The stored message's metadata (`partial`, `error`, …).
     pub metadata: serde_json::Map<String, serde_json::Value>,
 }

@@ -20,10 +20,10 @@ use tokencast::chat::{
 use tokencast::dialect::Dialects;
 use tokencast::domain::command::{Join, SendMessage};
 use tokencast::domain::{
-    Action, AgentId, Command, Error, ErrorCode, Moderation, NodeId, Rate, Rates, Reply,
+    Action, AgentId, Command, Error, ErrorCode, Moderation, NodeId, OnTakeover, Rate, Rates, Reply,
     SessionChange, SessionId, StopReason, UserId, Visibility,
 };
-use tokencast::generation::{GenerationOptions, Generations, Voice};
+use tokencast::generation::{GenerationOptions, Generations, Solo, Voice, Voices};
 use tokencast::hub::{Hub, HubOptions};
 use tokencast::lifecycle::Tasks;
 use tokencast::llm::{Delta, Deltas, Provider, ProviderError, Request};
@@ -118,24 +118,33 @@ impl Cluster {
             context_messages: 10,
             text_bytes_max: 1024,
         };
-        let generations = Generations::start(
-            self.store.clone(),
-            adapter.clone(),
-            outbox.clone(),
-            options,
-            notices,
-            &tasks,
-        );
         let (says, dictation) = mpsc::unbounded_channel();
-        let voice = Voice {
+        let helper = AgentId::new("helper").unwrap();
+        let voice = Voice::Solo(Solo {
             provider: Arc::new(Dictated(Arc::new(tokio::sync::Mutex::new(dictation)))),
+            model: "m".to_owned(),
             system: None,
             temperature: None,
             max_tokens: None,
             timeout: Duration::from_secs(60),
+            on_takeover: OnTakeover::Continue,
+            fallback: None,
+        });
+        let voices = Voices::new(HashMap::from([(helper.clone(), voice)]));
+        let generations = Generations::start(
+            self.store.clone(),
+            adapter.clone(),
+            outbox.clone(),
+            voices,
+            options,
+            notices,
+            &tasks,
+        );
+        let answerer = Answerer {
+            name: "Helper".to_owned(),
+            provider: "dictated".to_owned(),
+            model: "m".to_owned(),
         };
-        let answerer = Answerer { name: "Helper".to_owned(), voice, model: "m".to_owned() };
-        let helper = AgentId::new("helper").unwrap();
         let by_agent = HashMap::from([(helper.clone(), answerer)]);
         let answerers = Answerers { by_agent, default: helper };
         let store = self.store.clone();

@@ -85,7 +85,7 @@ impl Answer {
             generation: self.generation,
             message: Arc::new(message(&self.session, self.message, Author::Assistant, &self.text)),
             reason: StopReason::EndTurn,
-            usage: Usage { input_tokens: 1, output_tokens: self.seq },
+            usage: Usage { input_tokens: 1, output_tokens: self.seq, cached_tokens: 0 },
         };
         log.append_event(&self.session, Arc::new(Event::new(kind))).await.unwrap();
     }

@@ -327,6 +327,8 @@ fn asked(model: &str) -> Request {
         model: model.to_owned(),
         system: None,
         turns: vec![Turn { speaker: Speaker::User, content: "Hello?".into() }],
+        partial: None,
+        is_gate: false,
         temperature: None,
         max_tokens: None,
     }

@@ -144,6 +144,24 @@ impl Log for Memory {
         Ok(text.and_then(|text| text.get(from..)).unwrap_or_default().to_owned())
     }
 
+    async fn take_text(
+        &self,
+        _session: &SessionId,
+        _generation: GenerationId,
+        _attempt: u32,
+    ) -> Result<String, AdapterError> {
+        todo!()
+    }
+
+    async fn drop_text(
+        &self,
+        _session: &SessionId,
+        _generation: GenerationId,
+        _attempt: u32,
+    ) -> Result<(), AdapterError> {
+        todo!()
+    }
+
     async fn head(
         &self,
         session: &SessionId,

@@ -6,6 +6,7 @@
 mod limits;
 mod log;
 mod presence;
+mod tally;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};

@@ -66,6 +66,7 @@ pub(super) fn ping(number: u64) -> String {
 
 pub(super) fn notice(notice: &Notice) -> String {
     match notice {
+        Notice::Run { generation } => format!("N1run {generation}"),
         Notice::Stop { generation, by } => format!("N1stop {generation} {by}"),
     }
 }

@@ -180,6 +180,24 @@ impl Log for Redis {
         String::from_utf8(bytes.into()).map_err(|_| malformed("read text", "not UTF-8"))
     }
 
+    async fn take_text(
+        &self,
+        _session: &SessionId,
+        _generation: GenerationId,
+        _attempt: u32,
+    ) -> Result<String, AdapterError> {
+        todo!()
+    }
+
+    async fn drop_text(
+        &self,
+        _session: &SessionId,
+        _generation: GenerationId,
+        _attempt: u32,
+    ) -> Result<(), AdapterError> {
+        todo!()
+    }
+
     async fn head(
         &self,
         session: &SessionId,

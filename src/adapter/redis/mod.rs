@@ -23,6 +23,7 @@ mod presence;
 mod scripts;
 mod subscriber;
 mod sweep;
+mod tally;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -198,9 +198,11 @@ pub(super) fn event(session: &SessionId, event: &Event, seq: u64) -> Vec<Frame> 
             };
             vec![Frame::new("message:reaction:update", &json)]
         }
-        EventKind::GenerationEnded { .. } | EventKind::AccessRevoked(_) | EventKind::Unknown => {
-            Vec::new()
-        }
+        EventKind::StageChanged { .. }
+        | EventKind::Aside { .. }
+        | EventKind::GenerationEnded { .. }
+        | EventKind::AccessRevoked(_)
+        | EventKind::Unknown => Vec::new(),
         EventKind::GenerationStarted { generation, message, agent, .. } => {
             vec![stream::started(StreamOf::new(session, *generation, *message), agent)]
         }

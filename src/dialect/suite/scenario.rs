@@ -289,7 +289,7 @@ fn agent() -> AgentId {
 }
 
 fn usage() -> Usage {
-    Usage { input_tokens: 12, output_tokens: 34 }
+    Usage { input_tokens: 12, output_tokens: 34, cached_tokens: 0 }
 }
 
 fn message(n: u8, author: Author, content: &str) -> Message {

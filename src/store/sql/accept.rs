@@ -109,5 +109,7 @@ fn pending(new: &NewGeneration, prompt: &Message) -> Generation {
         started_at: None,
         first_token_at: None,
         completed_at: None,
+        tokens: None,
+        errors: 0,
     }
 }

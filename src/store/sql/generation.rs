@@ -60,6 +60,8 @@ impl GenerationRow {
             started_at: self.started_at.map(Timestamp::from),
             first_token_at: self.first_token_at.map(Timestamp::from),
             completed_at: self.completed_at.map(Timestamp::from),
+            tokens: None,
+            errors: 0,
         })
     }
 }

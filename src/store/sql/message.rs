@@ -49,6 +49,7 @@ impl MessageRow {
             (Some(input), Some(output)) => Some(Usage {
                 input_tokens: row::unsigned(input)?,
                 output_tokens: row::unsigned(output)?,
+                cached_tokens: 0,
             }),
             _ => None,
         };

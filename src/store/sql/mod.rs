@@ -38,9 +38,9 @@ use crate::domain::{
 use crate::store::connect::bounded;
 use crate::store::{
     Accepted, Answered, Attached, Changed, CreatedSession, Finish, Finished, Found, FoundMessage,
-    History, HistoryPage, MemberAdded, Missed, NewGeneration, NewMessage, NewSession, OutboxPage,
-    Outgoing, Reacted, Seen, Sent, SessionChanged, SessionCursor, SessionPage, StopRequested,
-    Store, StoreError,
+    Heartbeat, History, HistoryPage, MemberAdded, Missed, NewGeneration, NewMessage, NewSession,
+    OutboxPage, Outgoing, Reacted, Seen, Sent, SessionChanged, SessionCursor, SessionPage,
+    StopRequested, Store, StoreError,
 };
 use crate::telemetry::metrics;
 
@@ -286,12 +286,40 @@ impl Store for Sql {
         self.run("read stop requests", generation::stop_requests(&self.reads, owner)).await
     }
 
-    async fn orphans(
+    async fn claimable(
         &self,
         dead_after: Duration,
+        _unclaimed_after: Duration,
         limit: u32,
     ) -> Result<Vec<Generation>, StoreError> {
         self.run("read orphans", generation::orphans(&self.reads, dead_after, limit)).await
+    }
+
+    async fn claim(
+        &self,
+        _found: &Generation,
+        _claimer: NodeId,
+        _dead_after: Duration,
+        _unclaimed_after: Duration,
+    ) -> Result<Option<Generation>, StoreError> {
+        todo!()
+    }
+
+    async fn release(
+        &self,
+        _id: GenerationId,
+        _owner: NodeId,
+        _attempt: u32,
+    ) -> Result<bool, StoreError> {
+        todo!()
+    }
+
+    async fn nodes(&self, _alive_within: Duration) -> Result<Vec<Heartbeat>, StoreError> {
+        todo!()
+    }
+
+    async fn retire(&self, _node: NodeId) -> Result<(), StoreError> {
+        todo!()
     }
 
     async fn context(
@@ -345,12 +373,7 @@ impl Store for Sql {
         self.run("delete from outbox", outbox::delete(&self.writes, events)).await
     }
 
-    async fn heartbeat(
-        &self,
-        node: NodeId,
-        address: &str,
-        redis_up: bool,
-    ) -> Result<(), StoreError> {
+    async fn heartbeat(&self, beat: &Heartbeat) -> Result<(), StoreError> {
         let beat = sqlx::query(concat!(
             "INSERT INTO node (id, address, started_at, heartbeat_at, redis_up) VALUES ($1, $2, ",
             now!(),
@@ -359,9 +382,9 @@ impl Store for Sql {
             ", $3) ON CONFLICT (id) DO UPDATE SET address = excluded.address, \
              heartbeat_at = excluded.heartbeat_at, redis_up = excluded.redis_up",
         ))
-        .bind(node.0)
-        .bind(address)
-        .bind(redis_up)
+        .bind(beat.node.0)
+        .bind(&beat.address)
+        .bind(beat.redis_up)
         .execute(&self.writes);
         self.run("store heartbeat", beat).await.map(drop)
     }

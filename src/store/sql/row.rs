@@ -141,7 +141,7 @@ impl UsageColumn {
 impl From<UsageColumn> for Usage {
     fn from(column: UsageColumn) -> Self {
         let UsageColumn { input_tokens, output_tokens } = column;
-        Self { input_tokens, output_tokens }
+        Self { input_tokens, output_tokens, cached_tokens: 0 }
     }
 }
 

@@ -288,7 +288,7 @@ impl Talk {
                 generation,
                 message,
                 reason: StopReason::EndTurn,
-                usage: Usage { input_tokens: 1, output_tokens: 1 },
+                usage: Usage { input_tokens: 1, output_tokens: 1, cached_tokens: 0 },
             },
             1 => EventKind::GenerationStopped {
                 generation,

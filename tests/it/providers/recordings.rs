@@ -85,7 +85,7 @@ pub fn assert_is(recording: &Recording, read: &Read, context: &str) {
     let texts: Vec<_> = read.iter().filter_map(text_of).collect();
     assert_eq!(texts, recording.text, "{context}");
     let usage = read.iter().rev().find_map(|delta| match delta {
-        Ok(Delta::Usage(Usage { input_tokens, output_tokens })) => {
+        Ok(Delta::Usage(Usage { input_tokens, output_tokens, .. })) => {
             Some((*input_tokens, *output_tokens))
         }
         _ => None,

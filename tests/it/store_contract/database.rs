@@ -6,11 +6,11 @@ use sqlx::{AssertSqlSafe, Connection};
 use tempfile::TempDir;
 use tokencast::domain::{
     AgentId, Generation, GenerationConfig, Message, MessageId, NewAttachment, NodeId, Outcome,
-    SessionId, StopReason, Usage, UserId, Visibility,
+    Role, SessionId, StopReason, Usage, UserId, Visibility,
 };
 use tokencast::store::{
-    Accepted, Finish, Finished, NewGeneration, NewMessage, NewSession, Outgoing, Sent, SharedStore,
-    StoreOptions, connect,
+    Accepted, Finish, Finished, Heartbeat, NewGeneration, NewMessage, NewSession, Outgoing, Sent,
+    SharedStore, StoreOptions, connect,
 };
 use uuid::Uuid;
 
@@ -270,7 +270,9 @@ pub(super) fn completed(generation: &Generation) -> Finish {
         attempt: generation.attempt,
         content: "the answer".to_owned(),
         outcome: Outcome::Completed { reason: StopReason::EndTurn },
-        usage: Usage { input_tokens: 3, output_tokens: 5 },
+        usage: Usage { input_tokens: 3, output_tokens: 5, cached_tokens: 0 },
+        errors: 0,
+        answered_by: None,
         tokens: 4,
         first_token_at: None,
         metadata: serde_json::Map::new(),
@@ -307,4 +309,17 @@ pub(super) async fn revisions(store: &SharedStore) -> u64 {
 
 pub(super) async fn outbox(store: &SharedStore) -> Vec<Outgoing> {
     store.outbox(Duration::ZERO, None, 10_000).await.unwrap().rows
+}
+
+/// A heartbeat of a node that does everything.
+pub fn beat(node: NodeId, address: &str, redis_up: bool) -> Heartbeat {
+    Heartbeat {
+        node,
+        address: address.to_owned(),
+        role: Role::All,
+        redis_up,
+        running: 0,
+        running_max: 10,
+        draining: false,
+    }
 }

@@ -11,7 +11,7 @@ use tokencast::domain::{
 use tokencast::store::{Finish, Finished, NewGeneration, StopRequested};
 
 use super::database::{
-    Database, accepted, completed, finished, messages, outbox, prompt, user, with_sessions,
+    Database, accepted, beat, completed, finished, messages, outbox, prompt, user, with_sessions,
 };
 
 pub(super) async fn an_answer_is_stored_with_the_event_that_ends_it(database: &Database) {
@@ -199,21 +199,27 @@ pub(super) async fn orphans_are_the_unfinished_generations_of_silent_nodes(datab
     finished(&store, &completed(&over)).await;
     let (of_nobody, ..) = accepted(&store, &by(NodeId::new())).await;
     for node in [alive, dead] {
-        store.heartbeat(node, "10.0.0.1:3000", true).await.unwrap();
+        store.heartbeat(&beat(node, "10.0.0.1:3000", true)).await.unwrap();
     }
     let hour = Duration::from_secs(3600);
-    assert_eq!(store.orphans(hour, 10).await.unwrap(), [], "all are young");
+    assert_eq!(store.claimable(hour, hour, 10).await.unwrap(), [], "all are young");
 
     let long_ago = database.at(1);
     database.execute(&format!("UPDATE stream SET created_at = {long_ago}")).await;
     let ids = async |after| -> Vec<_> {
-        store.orphans(after, 10).await.unwrap().into_iter().map(|orphan| orphan.id).collect()
+        store
+            .claimable(after, after, 10)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|orphan| orphan.id)
+            .collect()
     };
     assert_eq!(ids(hour).await, [of_nobody.id], "the others' nodes have been heard");
     database.execute(&format!("UPDATE node SET heartbeat_at = {long_ago}")).await;
-    store.heartbeat(alive, "10.0.0.1:3000", true).await.unwrap();
+    store.heartbeat(&beat(alive, "10.0.0.1:3000", true)).await.unwrap();
     let mut orphans = ids(hour).await;
     orphans.sort();
     assert_eq!(orphans, [of_dead.id, of_nobody.id], "and not {}", of_alive.id);
-    assert_eq!(store.orphans(hour, 1).await.unwrap().len(), 1);
+    assert_eq!(store.claimable(hour, hour, 1).await.unwrap().len(), 1);
 }

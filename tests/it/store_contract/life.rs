@@ -7,8 +7,8 @@ use tokencast::domain::{EventId, NodeId};
 use tokencast::store::{NewGeneration, StoreError, StoreOptions, connect, migrate};
 
 use super::database::{
-    Database, accepted, completed, finished, messages, new_session, outbox, prompt, said, session,
-    user, with_sessions,
+    Database, accepted, beat, completed, finished, messages, new_session, outbox, prompt, said,
+    session, user, with_sessions,
 };
 
 pub(super) async fn the_outbox_is_read_by_age_and_in_order_and_emptied(database: &Database) {
@@ -88,11 +88,11 @@ pub(super) async fn nodes_may_start_together(database: &Database) {
 pub(super) async fn a_heartbeat_makes_and_renews_the_nodes_row(database: &Database) {
     let store = database.open().await;
     let (node, other) = (NodeId::new(), NodeId::new());
-    store.heartbeat(node, "10.0.0.1:3000", true).await.unwrap();
-    store.heartbeat(other, "10.0.0.2:3000", true).await.unwrap();
+    store.heartbeat(&beat(node, "10.0.0.1:3000", true)).await.unwrap();
+    store.heartbeat(&beat(other, "10.0.0.2:3000", true)).await.unwrap();
     let long_ago = database.at(1);
     database.execute(&format!("UPDATE node SET heartbeat_at = {long_ago}")).await;
-    store.heartbeat(node, "10.0.0.3:3000", false).await.unwrap();
+    store.heartbeat(&beat(node, "10.0.0.3:3000", false)).await.unwrap();
     let renewed = format!(
         "SELECT count(*) FROM node WHERE id = {} AND address = '10.0.0.3:3000' \
          AND NOT redis_up AND heartbeat_at >= started_at",

@@ -9,10 +9,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokencast::adapter::{
     Adapter, AdapterError, Appended, Arrival, Connected, Departure, Earlier, Head, Limits, Log,
-    News, Notice, Online, Page, Presence, Registry, SharedAdapter, Sinks, StoredAppended,
+    News, Notice, Online, Page, Presence, Registry, SharedAdapter, Sinks, StoredAppended, Tallies,
+    Tally,
 };
 use tokencast::domain::{
-    self, Chunk, Event, GenerationId, NodeId, Position, Rate, SessionId, Signal, UserId,
+    self, Budget, Chunk, Event, GenerationId, NodeId, Position, Rate, SessionId, Signal, UserId,
 };
 
 /// The highest revision in each session's log, which nodes share.
@@ -143,6 +144,24 @@ impl Log for Faulty {
     ) -> Result<String, AdapterError> {
         self.inner.text(id, generation, attempt, from).await
     }
+    async fn take_text(
+        &self,
+        id: &SessionId,
+        generation: GenerationId,
+        attempt: u32,
+    ) -> Result<String, AdapterError> {
+        self.away()?;
+        self.inner.take_text(id, generation, attempt).await
+    }
+    async fn drop_text(
+        &self,
+        id: &SessionId,
+        generation: GenerationId,
+        attempt: u32,
+    ) -> Result<(), AdapterError> {
+        self.away()?;
+        self.inner.drop_text(id, generation, attempt).await
+    }
     async fn head(
         &self,
         id: &SessionId,
@@ -189,6 +208,39 @@ impl Presence for Faulty {
 impl Limits for Faulty {
     async fn count(&self, user: &UserId, action: &'static str, rate: Rate) -> Result<(), Duration> {
         self.inner.count(user, action, rate).await
+    }
+    async fn spend(&self, user: &UserId, tokens: u64, budget: Budget) -> Result<(), Duration> {
+        self.inner.spend(user, tokens, budget).await
+    }
+}
+
+#[async_trait]
+impl Tallies for Faulty {
+    async fn tally(
+        &self,
+        id: &SessionId,
+        generation: GenerationId,
+        tally: Tally,
+    ) -> Result<(), AdapterError> {
+        self.away()?;
+        self.inner.tally(id, generation, tally).await
+    }
+    async fn add_sent(
+        &self,
+        id: &SessionId,
+        generation: GenerationId,
+        bytes: u64,
+    ) -> Result<(), AdapterError> {
+        self.away()?;
+        self.inner.add_sent(id, generation, bytes).await
+    }
+    async fn tallied(
+        &self,
+        id: &SessionId,
+        generation: GenerationId,
+    ) -> Result<Option<Tally>, AdapterError> {
+        self.away()?;
+        self.inner.tallied(id, generation).await
     }
 }
 
