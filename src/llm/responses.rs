@@ -343,6 +343,26 @@ mod tests {
     }
 
     #[test]
+    fn a_call_is_told_once_whichever_event_has_its_input() {
+        let item = |kind, input| {
+            format!(
+                r#"{{"type":"response.output_item.{kind}","output_index":3,"item":{{"type":"function_call","call_id":"c","name":"n","arguments":"{input}"}}}}"#
+            )
+        };
+        let arguments =
+            r#"{"type":"response.function_call_arguments.done","output_index":3,"arguments":"x"}"#;
+        let (begun, ended) = (item("added", ""), item("done", "x"));
+        for events in [&[&*begun, &*ended][..], &[&*begun, arguments, &*ended]] {
+            let (mut answer, mut deltas) = (Answer::default(), VecDeque::new());
+            for event in events {
+                answer.read(event, &mut deltas).expect(event);
+            }
+            let (id, name, input) = ("c".into(), "n".into(), "x".into());
+            assert_eq!(deltas, [Delta::Aside(Aside::Tool { id, name, input })], "{events:?}");
+        }
+    }
+
+    #[test]
     fn an_end_without_its_details_is_an_end() {
         let done = |reason| [Delta::Done(reason)];
         assert_eq!(read(r#"{"type":"response.completed"}"#), done(StopReason::EndTurn));
