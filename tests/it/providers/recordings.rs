@@ -1,7 +1,17 @@
 //! Recorded streams, what they mean, and how an answer is held against that.
+//!
+//! `tests/fixtures/llm/<provider>/<case>.sse` is what an upstream sends; `<case>.json` beside it
+//! says what is read of it, as [`Meaning`] has it.
 
-use tokencast::domain::Usage;
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+use tokencast::domain::{Aside, Usage};
 use tokencast::llm::{Delta, ProviderError};
+
+/// The providers behind HTTP, each a folder of recordings.
+pub const PROVIDERS: [&str; 3] = ["anthropic", "openai", "openai-responses"];
 
 /// All that a provider answered.
 pub type Read = Vec<Result<Delta, ProviderError>>;
@@ -9,58 +19,101 @@ pub type Read = Vec<Result<Delta, ProviderError>>;
 /// A stream as an upstream sends it, and what it means.
 pub struct Recording {
     pub provider: &'static str,
-    pub name: &'static str,
-    pub bytes: &'static str,
-    pub text: &'static [&'static str],
-    pub usage: Option<(u64, u64)>,
+    pub name: String,
+    pub bytes: String,
+    pub meaning: Meaning,
+}
+
+impl Recording {
+    pub fn says_thinking(&self) -> bool {
+        !self.meaning.thinking.is_empty()
+    }
+
+    pub fn says_tools(&self) -> bool {
+        !self.meaning.tools.is_empty()
+    }
+
+    pub fn says_citations(&self) -> bool {
+        !self.meaning.citations.is_empty()
+    }
+
+    pub fn says_cached(&self) -> bool {
+        self.meaning.usage.as_ref().is_some_and(|usage| usage.cached_tokens > 0)
+    }
+}
+
+/// What a recording means. Texts are joined.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Meaning {
+    text: String,
+    #[serde(default)]
+    thinking: String,
+    #[serde(default)]
+    tools: Vec<Tool>,
+    #[serde(default)]
+    citations: Vec<Citation>,
+    /// The last of them; none where the stream says nothing of it.
+    usage: Option<Tokens>,
     pub end: End,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tool {
+    id: String,
+    name: String,
+    input: String,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Citation {
+    title: String,
+    url: Option<String>,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Tokens {
+    input_tokens: u64,
+    output_tokens: u64,
+    cached_tokens: u64,
+}
+
+/// The reason to stop, or `overloaded`, `broken_off`, `protocol`, or the upstream's own word for
+/// its error.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
 pub enum End {
-    Done(&'static str),
-    Overloaded,
-    Reported(&'static str),
-    BrokenOff,
-    Protocol,
+    Done(String),
+    Failed { error: String },
 }
 
-macro_rules! openai {
-    ($name:literal, $text:expr, $usage:expr, $end:expr) => {
-        Recording {
-            provider: "openai",
-            name: $name,
-            bytes: include_str!(concat!("../../fixtures/openai/", $name, ".sse")),
-            text: &$text,
-            usage: $usage,
-            end: $end,
-        }
-    };
-}
-
+/// All recordings of all providers.
 pub fn recordings() -> Vec<Recording> {
-    vec![
-        openai!(
-            "answer",
-            ["Hello", "!", " How can I help?"],
-            Some((19, 10)),
-            End::Done("end_turn")
-        ),
-        openai!(
-            "multi_byte",
-            ["é", "€ 東京", " 👩‍🚀", "\n\n🇨🇭", " 😀é"],
-            Some((3, 5)),
-            End::Done("end_turn")
-        ),
-        openai!("length", ["Once upon", " a"], Some((4, 2)), End::Done("max_tokens")),
-        openai!("content_filter", ["Well"], None, End::Done("content_filter")),
-        openai!("chatter", ["Hi"], Some((7, 2)), End::Done("end_turn")),
-        openai!("no_terminator", ["Whole"], Some((1, 1)), End::Done("end_turn")),
-        openai!("cut", ["Half an"], None, End::BrokenOff),
-        openai!("not_json", ["Half an"], None, End::Protocol),
-        openai!("error_after_200", ["Half an"], None, End::Reported("server_error")),
-        openai!("overloaded_after_200", ["Half an"], None, End::Overloaded),
-    ]
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llm");
+    let mut recordings = Vec::new();
+    for provider in PROVIDERS {
+        let files = fs::read_dir(fixtures.join(provider)).expect("each has recordings");
+        let mut paths: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+        paths.sort();
+        let (streams, meanings): (Vec<_>, Vec<_>) =
+            paths.into_iter().partition(|path| path.extension().is_some_and(|end| end == "sse"));
+        assert!(streams.len() >= 10, "{provider}");
+        assert_eq!(streams.len(), meanings.len(), "{provider}: each has its meaning beside it");
+        for path in streams {
+            let name = format!("{provider}/{}", path.file_stem().unwrap().display());
+            let meaning = fs::read(path.with_extension("json")).expect(&name);
+            recordings.push(Recording {
+                provider,
+                bytes: fs::read_to_string(&path).expect(&name),
+                meaning: serde_json::from_slice(&meaning).expect(&name),
+                name,
+            });
+        }
+    }
+    recordings
 }
 
 pub fn text_of(delta: &Result<Delta, ProviderError>) -> Option<&str> {
@@ -71,49 +124,70 @@ pub fn text_of(delta: &Result<Delta, ProviderError>) -> Option<&str> {
 pub fn assert_conforms(read: &Read, context: &str) {
     let (last, before) = read.split_last().expect(context);
     assert!(matches!(last, Ok(Delta::Done(_)) | Err(_)), "{context}: ends with {last:?}");
+    let mut output_tokens = 0;
     for delta in before {
-        assert!(
-            !matches!(delta, Ok(Delta::Done(_)) | Err(_)),
-            "{context}: goes on after {delta:?}"
-        );
-        assert_ne!(text_of(delta), Some(""), "{context}");
+        match delta {
+            Ok(Delta::Done(_)) | Err(_) => panic!("{context}: goes on after {delta:?}"),
+            Ok(Delta::Text(text) | Delta::Aside(Aside::Thinking { text })) => {
+                assert_ne!(text, "", "{context}");
+            }
+            Ok(Delta::Usage(usage)) => {
+                assert!(usage.output_tokens >= output_tokens, "{context}: it is cumulative");
+                assert!(usage.cached_tokens <= usage.input_tokens, "{context}: a part of it");
+                output_tokens = usage.output_tokens;
+            }
+            Ok(Delta::Aside(_)) => {}
+        }
+    }
+    if let Err(error) = last {
+        assert_tells_nothing(error, context);
     }
 }
 
 pub fn assert_is(recording: &Recording, read: &Read, context: &str) {
     assert_conforms(read, context);
-    let texts: Vec<_> = read.iter().filter_map(text_of).collect();
-    assert_eq!(texts, recording.text, "{context}");
-    let usage = read.iter().rev().find_map(|delta| match delta {
-        Ok(Delta::Usage(Usage { input_tokens, output_tokens, .. })) => {
-            Some((*input_tokens, *output_tokens))
-        }
-        _ => None,
-    });
-    assert_eq!(usage, recording.usage, "{context}");
-    match (read.last().expect(context), recording.end) {
-        (Ok(Delta::Done(reason)), End::Done(word)) => {
-            assert_eq!(reason.as_str(), word, "{context}")
-        }
-        (Err(error), end) => {
-            assert_tells_nothing(error, context);
-            let is = match error {
-                ProviderError::Overloaded { retry_after: None } => end == End::Overloaded,
-                ProviderError::Reported(word) => end == End::Reported(word_of(word, end)),
-                ProviderError::BrokenOff(_) => end == End::BrokenOff,
-                ProviderError::Protocol(_) => end == End::Protocol,
-                _ => false,
-            };
-            assert!(is, "{context}: {error:?} is not {end:?}");
-        }
-        other => panic!("{context}: {other:?}"),
-    }
+    assert_eq!(meaning_of(read), recording.meaning, "{context}");
 }
 
-fn word_of(word: &str, end: End) -> &'static str {
-    match end {
-        End::Reported(expected) if expected == word => expected,
-        _ => "another word",
+/// What `read`, which conforms, means.
+fn meaning_of(read: &Read) -> Meaning {
+    let mut meaning = Meaning {
+        text: String::new(),
+        thinking: String::new(),
+        tools: Vec::new(),
+        citations: Vec::new(),
+        usage: None,
+        end: End::Done(String::new()),
+    };
+    for delta in read {
+        match delta {
+            Ok(Delta::Text(text)) => meaning.text += text,
+            Ok(Delta::Aside(Aside::Thinking { text })) => meaning.thinking += text,
+            Ok(Delta::Aside(Aside::Tool { id, name, input })) => {
+                let (id, name, input) = (id.clone(), name.clone(), input.clone());
+                meaning.tools.push(Tool { id, name, input });
+            }
+            Ok(Delta::Aside(Aside::Citation { title, url })) => {
+                meaning.citations.push(Citation { title: title.clone(), url: url.clone() });
+            }
+            Ok(Delta::Usage(usage)) => {
+                let Usage { input_tokens, output_tokens, cached_tokens } = *usage;
+                meaning.usage = Some(Tokens { input_tokens, output_tokens, cached_tokens });
+            }
+            Ok(Delta::Done(reason)) => meaning.end = End::Done(reason.as_str().to_owned()),
+            Err(error) => meaning.end = End::Failed { error: word_of(error).to_owned() },
+        }
+    }
+    meaning
+}
+
+fn word_of(error: &ProviderError) -> &str {
+    match error {
+        ProviderError::Overloaded { retry_after: None } => "overloaded",
+        ProviderError::Reported(word) => word,
+        ProviderError::BrokenOff(_) => "broken_off",
+        ProviderError::Protocol(_) => "protocol",
+        _ => "another",
     }
 }
 
