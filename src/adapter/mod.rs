@@ -9,6 +9,7 @@
 mod gcra;
 mod memory;
 mod redis;
+mod spent;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -187,8 +188,9 @@ pub trait Log: Send + Sync {
     ) -> Result<String, AdapterError>;
 
     /// Makes an older attempt's text that of `attempt`, in one step, and answers with it: the
-    /// newest older one there is. From then on that attempt's appends are refused, since its text
-    /// is gone. Where `attempt` has a text already, that one; empty where there is none at all.
+    /// newest older one there is; empty where there is none at all. Where `attempt` has a text
+    /// already, that one. From then on older attempts' appends are refused with
+    /// [`Appended::Short`], also where they had no text yet or write it again from the start.
     async fn take_text(
         &self,
         session: &SessionId,
@@ -196,7 +198,7 @@ pub trait Log: Send + Sync {
         attempt: u32,
     ) -> Result<String, AdapterError>;
 
-    /// Deletes an attempt's text.
+    /// Deletes an attempt's text, which may then be written again from the start.
     async fn drop_text(
         &self,
         session: &SessionId,
