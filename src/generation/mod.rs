@@ -6,8 +6,11 @@
 
 mod ask;
 mod ending;
+mod gate;
 mod meter;
+mod pipeline;
 mod run;
+mod tries;
 mod voice;
 mod writer;
 
