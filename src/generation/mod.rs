@@ -6,9 +6,12 @@
 
 mod ask;
 mod ending;
+mod gate;
 mod meter;
+mod pipeline;
 mod run;
 mod spend;
+mod tries;
 mod voice;
 mod writer;
 
