@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::domain::{Moderation, Rates, Role};
+use crate::domain::{Budget, Moderation, Rates, Role};
 
 pub use agents::{Agent, Agents, Pipeline, PipelineStage, ProviderKind};
 pub use source::{Files, Source};
@@ -160,6 +160,8 @@ pub struct Streams {
     pub max_concurrent: usize,
     /// Running generations of this node; 0: no limit.
     pub max_node_streams: usize,
+    /// Tokens that answers to one user may take.
+    pub token_budget: Option<Budget>,
     /// What a chunk's `content` is in the `session` dialect.
     pub chunk_content: ChunkContent,
     /// The most earlier messages that are given to the model.
