@@ -34,9 +34,7 @@ impl Shared {
             return false;
         }
         match timeout(LISTED_WITHIN, self.store.nodes(DEAD_AFTER)).await {
-            Ok(Ok(nodes)) => {
-                nodes.iter().any(|node| node.node != self.options.node && takes(node))
-            }
+            Ok(Ok(nodes)) => nodes.iter().any(|node| node.node != self.options.node && takes(node)),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "list nodes");
                 false

@@ -205,11 +205,7 @@ async fn leave(shared: &Shared, claimed: &Generation, error: &ReadError) {
     }
 }
 
-async fn read(
-    shared: &Shared,
-    claimed: &Generation,
-    is_pending: bool,
-) -> Result<Left, ReadError> {
+async fn read(shared: &Shared, claimed: &Generation, is_pending: bool) -> Result<Left, ReadError> {
     let Generation { id, session, attempt, .. } = claimed;
     // First: nothing is added to it afterwards.
     let text = shared.adapter.take_text(session, *id, *attempt).await?;
@@ -285,13 +281,7 @@ fn first_token(claimed: &Generation, tally: Tally) -> Option<Timestamp> {
     Some(Timestamp::from_millis(claimed.created_at.as_millis().saturating_add(after)))
 }
 
-async fn end(
-    shared: &Shared,
-    claimed: &Generation,
-    left: Left,
-    outcome: Outcome,
-    usage: Usage,
-) {
+async fn end(shared: &Shared, claimed: &Generation, left: Left, outcome: Outcome, usage: Usage) {
     let tally = left.tally;
     let mut finish = end_of(claimed, outcome, left.text);
     if usage != Usage::default() {
