@@ -6,15 +6,19 @@
 
 mod asides;
 mod ask;
+mod asides;
 mod ending;
+mod gate;
 mod herald;
 mod lease;
 mod meter;
 mod nodes;
 mod order;
+mod pipeline;
 mod run;
 mod spend;
 mod takeover;
+mod tries;
 mod voice;
 mod watch;
 mod writer;
