@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::ask::{Question, SAID_MAX, Said, ask};
 use super::ending::{metadata, store_end};
 use super::meter::Meter;
+use super::spend::Spender;
 use super::writer::{Joining, LATE, Settled, Writer};
 use super::{PAUSE, Shared, Stop};
 use crate::domain::{
@@ -49,6 +50,11 @@ pub(super) async fn attempt(
             agent: generation.agent.clone(),
             attempt: generation.attempt,
         })),
+        spender: Spender::new(
+            shared.adapter.clone(),
+            generation.user.clone(),
+            shared.options.budget,
+        ),
         shared,
         generation,
         stop,
@@ -62,6 +68,7 @@ pub(super) async fn attempt(
         Some(outcome) => outcome,
         None => {
             tracing::info!(generation = %attempt.generation.id, "no longer this node's");
+            attempt.spender.rest().await;
             return;
         }
     };
@@ -74,7 +81,9 @@ pub(super) async fn attempt(
         attempt.usage.output_tokens = attempt.writer.tokens();
     }
     attempt.meter.ended(label, attempt.usage);
-    attempt.finish(outcome).await;
+    attempt.spender.counted(attempt.usage.output_tokens);
+    let spend = attempt.spender.rest();
+    tokio::join!(attempt.finish(outcome), spend);
 }
 
 struct Attempt<'a> {
@@ -82,6 +91,7 @@ struct Attempt<'a> {
     generation: Generation,
     stop: &'a Stop,
     meter: Meter,
+    spender: Spender,
     writer: Writer,
     /// Appended again, under the same id, should the log be lost.
     started: Arc<Event>,
@@ -189,6 +199,7 @@ impl Attempt<'_> {
                     }
                 }
                 () = sleep_until(due.unwrap_or(whole)), if due.is_some() => self.writer.flush(),
+                error = self.spender.over() => return Err(Broken::Failed(error)),
                 Some(said) = said.recv() => self.take(said, asked)?,
                 end = &mut asking, if ended.is_none() => ended = Some(end),
                 () = sleep_until(whole) => return Err(Broken::Failed(timed_out(true))),
@@ -215,9 +226,13 @@ impl Attempt<'_> {
                     self.meter.first_token.record(asked.elapsed());
                 }
                 self.meter.rate.add(1);
+                self.spender.said(1);
                 self.writer.push(&text);
             }
-            Said::Usage(usage) => self.usage = usage,
+            Said::Usage(usage) => {
+                self.usage = usage;
+                self.spender.counted(usage.output_tokens);
+            }
             Said::Aside(_) | Said::Stage(_) | Said::Failed | Said::AnsweredBy { .. } => {}
         }
         Ok(())
