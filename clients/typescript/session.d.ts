@@ -26,6 +26,8 @@ export interface ServerToClientEvents {
   'message:seen:update': (payload: MessageSeen) => void;
   /** After a join with `lastMessageId`. */
   'messages:missed': (payload: MessagesMissed) => void;
+  /** A stage of a pipeline begins or is over. The last one's text is the answer's. */
+  'pipeline:stage': (payload: PipelineStage) => void;
   /** Somebody who shares a session with this user came or went. */
   'presence:update': (payload: PresenceChanged) => void;
   /** The node is about to close the connection. */
@@ -38,6 +40,8 @@ export interface ServerToClientEvents {
   'stream:complete': (payload: StreamCompleted) => void;
   /** An answer failed; what there was of it is kept. */
   'stream:error': (payload: StreamFailed) => void;
+  /** The model does something beside its text: it thinks, asks for a tool, or names a source. */
+  'stream:event': (payload: StreamEvent) => void;
   /** Forget the answer's text so far: it starts again at offset 0. */
   'stream:reset': (payload: StreamReset) => void;
   /** Another node goes on with the answer; nothing is to be done. */
@@ -182,6 +186,22 @@ export interface NewAttachment {
   metadata?: Record<string, unknown> | null;
   /** What it is. */
   mimeType: string;
+}
+
+/** A stage of a pipeline begins or is over. */
+export interface PipelineStage {
+  /** The ids of those who speak in it. */
+  agents: string[];
+  /** Which it is, from 0. */
+  index: number;
+  sessionId: string;
+  /** Its name. */
+  stage: string;
+  /** Where a stage of a pipeline stands. */
+  status: 'started' | 'completed';
+  streamId: string;
+  /** How many there are. */
+  total: number;
 }
 
 /** A user is there, or is not, across the cluster. */
@@ -354,6 +374,39 @@ export interface StreamConfig {
   model?: string | null;
   temperature?: number | null;
 }
+
+/** The model does something beside its text. */
+export type StreamEvent = {
+  kind: 'thinking';
+  /** The answer's id. */
+  messageId: string;
+  sessionId: string;
+  streamId: string;
+  /** What is new of it: it stands behind what came before. */
+  text: string;
+} | {
+  /** As the provider wrote it: JSON as a rule. */
+  input: string;
+  kind: 'tool';
+  /** The answer's id. */
+  messageId: string;
+  /** The tool's. */
+  name: string;
+  sessionId: string;
+  streamId: string;
+  /** The provider's id of the call. */
+  toolCallId: string;
+} | {
+  kind: 'citation';
+  /** The answer's id. */
+  messageId: string;
+  sessionId: string;
+  streamId: string;
+  /** For people. May be empty. */
+  title: string;
+  /** Where it is, as the provider says: any text, not to be followed unseen. */
+  url?: string;
+};
 
 /** An answer failed. */
 export interface StreamFailed {

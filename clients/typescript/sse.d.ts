@@ -11,6 +11,8 @@ export interface ServerSentEvents {
   message: SseData;
   /** Forget the text so far: it starts again. */
   reset: SseReset;
+  /** A stage of a pipeline begins or is over. */
+  stage: SseStage;
 }
 
 /** What an event without a name carries. */
@@ -42,4 +44,17 @@ export interface SseError {
 /** The text so far is void. */
 export interface SseReset {
   streamId: string;
+}
+
+/** A stage of a pipeline begins or is over. */
+export interface SseStage {
+  /** Which it is, from 0. */
+  index: number;
+  sessionId: string;
+  /** Its name. */
+  stage: string;
+  /** Where a stage of a pipeline stands. */
+  status: 'started' | 'completed';
+  /** How many there are. */
+  total: number;
 }

@@ -20,6 +20,8 @@ export interface ServerToClientEvents {
   'message:reset': (payload: MessageReset) => void;
   /** What came after the `lastMessageId` of a subscription, before `subscribed`. */
   'messages:missed': (payload: SubscribeMissed) => void;
+  /** A stage of a pipeline begins or is over. The last one's text is the answer's. */
+  'pipeline:stage': (payload: SubscribeStage) => void;
   /** The node is about to close the connection. */
   'server:shutdown': (payload: Notice) => void;
   /** The connection has reached its age and is about to be closed. */
@@ -92,6 +94,15 @@ export interface SubscribeMissed {
   hasMore: boolean;
   messages: Message[];
   sessionId: string;
+}
+
+/** A stage of a pipeline begins or is over. */
+export interface SubscribeStage {
+  sessionId: string;
+  /** Its name. */
+  stage: string;
+  /** Where a stage of a pipeline stands. */
+  status: 'started' | 'completed';
 }
 
 /** The session is joined. */

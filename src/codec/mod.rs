@@ -2,13 +2,15 @@
 //! log, in the outbox and on the channel between nodes.
 //!
 //! JSON with a version. A reader passes over fields it does not know, so a field may be added
-//! within a version as long as older nodes may ignore it, and so may a kind; anything else is a
-//! new version. What is in an unknown version or of an unknown kind is never guessed: an event
+//! within a version as long as older nodes may ignore it, and so may a kind and what is beside an
+//! answer; anything else is a new version. What is in an unknown version or of an unknown kind is never guessed: an event
 //! reads as [`EventKind::Unknown`], since it holds its place in a log all the same, and a signal
 //! is refused. It must not know where the bytes are kept, nor what clients are shown: that is a
 //! dialect's.
 
+mod beside;
 mod message;
+mod signal;
 mod wire;
 
 #[cfg(test)]
@@ -66,7 +68,7 @@ struct Stranger {
 struct SignalWire<'a> {
     v: u64,
     #[serde(borrow)]
-    signal: wire::Signal<'a>,
+    signal: signal::Signal<'a>,
 }
 
 /// Writes an event. [`decode_event`] gives back its equal, except that a retry delay is kept in
@@ -135,7 +137,7 @@ fn unknown(stranger: Stranger) -> Event {
 
 /// Writes a signal. [`decode_signal`] gives back its equal.
 pub fn encode_signal(signal: &Signal) -> Vec<u8> {
-    write(&SignalWire { v: VERSION, signal: wire::Signal::from(signal) })
+    write(&SignalWire { v: VERSION, signal: signal::Signal::from(signal) })
 }
 
 /// Reads a signal.

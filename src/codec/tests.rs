@@ -1,3 +1,5 @@
+mod beside;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +52,7 @@ fn full() -> Message {
         content: "aé€😀 \"quoted\" \\ \u{0} \n \u{2028}".to_owned(),
         metadata: object(json!({"partial": true, "deep": {"n": [1, 2.5, null]}})),
         tokens: Some(7),
-        usage: Some(Usage { input_tokens: 3, output_tokens: u64::MAX, cached_tokens: 0 }),
+        usage: Some(Usage { input_tokens: 3, output_tokens: u64::MAX, cached_tokens: 2 }),
         parent: Some(MessageId::new()),
         client_message_id: Some("c-1".to_owned()),
         edited_at: Some(Timestamp::from_millis(3)),
@@ -145,7 +147,7 @@ fn kinds() -> Vec<EventKind> {
         EventKind::AccessRevoked(Revoked::Guests),
         EventKind::AccessRevoked(Revoked::Everyone),
     ];
-    let kinds: Vec<EventKind> = others.into_iter().chain(kinds).collect();
+    let kinds: Vec<EventKind> = others.into_iter().chain(beside::kinds()).chain(kinds).collect();
     for kind in &kinds {
         match kind {
             EventKind::MessageNew(_)

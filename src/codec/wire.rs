@@ -1,4 +1,4 @@
-//! The kinds of events and signals as the log and the channel write them.
+//! The kinds of events as the log writes them.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -7,11 +7,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::CodecError;
+use super::beside::{Aside, Stage};
 use super::message::{Message, parsed};
 use crate::domain::{self, ErrorCode, EventKind, Timestamp};
 
 /// The names of all kinds, to tell an unknown one from a broken one.
-pub(super) const KINDS: [&str; 14] = [
+pub(super) const KINDS: [&str; 16] = [
     "messageNew",
     "messageEdited",
     "messageDeleted",
@@ -22,6 +23,8 @@ pub(super) const KINDS: [&str; 14] = [
     "generationStarted",
     "generationResumed",
     "generationReset",
+    "stageChanged",
+    "aside",
     "generationEnded",
     "generationCompleted",
     "generationStopped",
@@ -67,6 +70,17 @@ pub(super) enum Kind<'a> {
         #[serde(borrow, flatten)]
         attempt: Attempt<'a>,
         reason: Cow<'a, str>,
+    },
+    StageChanged {
+        generation: String,
+        #[serde(borrow)]
+        stage: Stage<'a>,
+    },
+    Aside {
+        generation: String,
+        message: String,
+        #[serde(borrow)]
+        aside: Aside<'a>,
     },
     GenerationEnded {
         generation: String,
@@ -115,6 +129,8 @@ pub(super) struct Attempt<'a> {
 pub(super) struct Usage {
     input: u64,
     output: u64,
+    #[serde(default, skip_serializing_if = "is_none")]
+    cached: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -124,31 +140,6 @@ pub(super) struct Error<'a> {
     message: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) enum Signal<'a> {
-    #[serde(borrow)]
-    UserJoined(Presence<'a>),
-    UserLeft(Presence<'a>),
-    TypingStarted(Typing<'a>),
-    TypingStopped(Typing<'a>),
-}
-
-#[derive(Serialize, Deserialize)]
-pub(super) struct Typing<'a> {
-    user: Cow<'a, str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<Cow<'a, str>>,
-}
-
-#[derive(Serialize, Deserialize)]
-pub(super) struct Presence<'a> {
-    user: Cow<'a, str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<Cow<'a, str>>,
-    online: u64,
 }
 
 impl<'a> From<&'a EventKind> for Kind<'a> {
@@ -181,9 +172,7 @@ impl<'a> From<&'a EventKind> for Kind<'a> {
                 domain::Revoked::Guests => Revoked::Guests,
                 domain::Revoked::Everyone => Revoked::Everyone,
             }),
-            EventKind::Unknown | EventKind::StageChanged { .. } | EventKind::Aside { .. } => {
-                Self::Unknown {}
-            }
+            EventKind::Unknown => Self::Unknown {},
             EventKind::GenerationStarted { generation, message, agent, attempt } => {
                 Self::GenerationStarted(Attempt::new(*generation, *message, agent, *attempt))
             }
@@ -205,6 +194,14 @@ impl<'a> From<&'a EventKind> for Kind<'a> {
                     reason: reason.into(),
                 }
             }
+            EventKind::StageChanged { generation, stage } => {
+                Self::StageChanged { generation: generation.to_string(), stage: stage.into() }
+            }
+            EventKind::Aside { generation, message, aside } => Self::Aside {
+                generation: generation.to_string(),
+                message: message.to_string(),
+                aside: aside.into(),
+            },
             EventKind::GenerationEnded { generation, attempt, length, reason, usage } => {
                 Self::GenerationEnded {
                     generation: generation.to_string(),
@@ -289,6 +286,18 @@ impl TryFrom<Kind<'_>> for EventKind {
                 let reason = reason.into_owned();
                 Self::GenerationReset { generation, message, agent, attempt, reason }
             }
+            Kind::StageChanged { generation, stage } => Self::StageChanged {
+                generation: generation_id(&generation)?,
+                stage: stage.try_into()?,
+            },
+            Kind::Aside { generation, message, aside } => match aside.read() {
+                Some(aside) => Self::Aside {
+                    generation: generation_id(&generation)?,
+                    message: parsed("message", &message)?,
+                    aside,
+                },
+                None => Self::Unknown,
+            },
             Kind::GenerationEnded { generation, attempt, length, reason, usage } => {
                 Self::GenerationEnded {
                     generation: generation_id(&generation)?,
@@ -350,13 +359,13 @@ impl<'a> Attempt<'a> {
 
 impl From<domain::Usage> for Usage {
     fn from(usage: domain::Usage) -> Self {
-        Self { input: usage.input_tokens, output: usage.output_tokens }
+        Self { input: usage.input_tokens, output: usage.output_tokens, cached: usage.cached_tokens }
     }
 }
 
 impl From<Usage> for domain::Usage {
     fn from(wire: Usage) -> Self {
-        Self { input_tokens: wire.input, output_tokens: wire.output, cached_tokens: 0 }
+        Self { input_tokens: wire.input, output_tokens: wire.output, cached_tokens: wire.cached }
     }
 }
 
@@ -383,57 +392,6 @@ impl TryFrom<Error<'_>> for domain::Error {
     }
 }
 
-impl<'a> From<&'a domain::Signal> for Signal<'a> {
-    fn from(signal: &'a domain::Signal) -> Self {
-        let presence = |user: &'a domain::UserId, name: &'a Option<String>, online| Presence {
-            user: user.as_str().into(),
-            name: name.as_deref().map(Cow::Borrowed),
-            online,
-        };
-        let typing = |user: &'a domain::UserId, name: &'a Option<String>| Typing {
-            user: user.as_str().into(),
-            name: name.as_deref().map(Cow::Borrowed),
-        };
-        match signal {
-            domain::Signal::UserJoined { user, name, online } => {
-                Self::UserJoined(presence(user, name, *online))
-            }
-            domain::Signal::UserLeft { user, name, online } => {
-                Self::UserLeft(presence(user, name, *online))
-            }
-            domain::Signal::TypingStarted { user, name } => Self::TypingStarted(typing(user, name)),
-            domain::Signal::TypingStopped { user, name } => Self::TypingStopped(typing(user, name)),
-        }
-    }
-}
-
-impl TryFrom<Signal<'_>> for domain::Signal {
-    type Error = CodecError;
-
-    fn try_from(wire: Signal<'_>) -> Result<Self, CodecError> {
-        Ok(match wire {
-            Signal::UserJoined(Presence { user, name, online }) => Self::UserJoined {
-                user: parsed("user", &user)?,
-                name: name.map(Cow::into_owned),
-                online,
-            },
-            Signal::UserLeft(Presence { user, name, online }) => Self::UserLeft {
-                user: parsed("user", &user)?,
-                name: name.map(Cow::into_owned),
-                online,
-            },
-            Signal::TypingStarted(Typing { user, name }) => Self::TypingStarted {
-                user: parsed("user", &user)?,
-                name: name.map(Cow::into_owned),
-            },
-            Signal::TypingStopped(Typing { user, name }) => Self::TypingStopped {
-                user: parsed("user", &user)?,
-                name: name.map(Cow::into_owned),
-            },
-        })
-    }
-}
-
 fn stored(wire: Message<'_>) -> Result<Arc<domain::Message>, CodecError> {
     Ok(Arc::new(wire.try_into()?))
 }
@@ -444,4 +402,9 @@ fn stop_reason(word: Cow<'_, str>) -> domain::StopReason {
         .into_iter()
         .find(|reason| reason.as_str() == word)
         .unwrap_or_else(|| domain::StopReason::Other(word.into_owned()))
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_none(tokens: &u64) -> bool {
+    *tokens == 0
 }

@@ -13,6 +13,7 @@ mod persona;
 mod session;
 mod spec;
 mod sse;
+mod stage;
 mod subscribe;
 #[cfg(test)]
 mod suite;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::stage::StageStatusJson;
 use super::{EventSpec, Frame, Shown, Vocabulary};
 use crate::domain::{Cursor, Event, EventKind, SessionId};
 
@@ -16,6 +17,7 @@ const SHOWN: &[EventSpec] = &[
     EventSpec::new::<DoneJson>("done", "After the unnamed event with `done`."),
     EventSpec::new::<FaultJson<'_>>("error", "The answer broke off."),
     EventSpec::new::<ResetJson>("reset", "Forget the text so far: it starts again."),
+    EventSpec::new::<StageJson<'_>>("stage", "A stage of a pipeline begins or is over."),
 ];
 
 #[derive(Serialize, JsonSchema)]
@@ -65,6 +67,20 @@ struct FaultJson<'a> {
 struct ResetJson {
     #[schemars(extend("format" = "uuid"))]
     stream_id: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "SseStage", description = "A stage of a pipeline begins or is over.")]
+struct StageJson<'a> {
+    session_id: &'a str,
+    /// Its name.
+    stage: &'a str,
+    status: StageStatusJson,
+    /// Which it is, from 0.
+    index: u32,
+    /// How many there are.
+    total: u32,
 }
 
 pub(super) struct Sse;
@@ -118,6 +134,16 @@ fn show(session: &SessionId, event: &Event) -> Vec<Frame> {
         EventKind::GenerationReset { generation, .. } => {
             vec![Frame::new("reset", &ResetJson { stream_id: generation.to_string() })]
         }
+        EventKind::StageChanged { stage, .. } => {
+            let json = StageJson {
+                session_id,
+                stage: &stage.name,
+                status: stage.into(),
+                index: stage.index,
+                total: stage.total,
+            };
+            vec![Frame::new("stage", &json)]
+        }
         EventKind::MessageNew(_)
         | EventKind::MessageEdited(_)
         | EventKind::MessageDeleted { .. }
@@ -126,7 +152,6 @@ fn show(session: &SessionId, event: &Event) -> Vec<Frame> {
         | EventKind::AccessRevoked(_)
         | EventKind::Unknown
         | EventKind::GenerationResumed { .. }
-        | EventKind::StageChanged { .. }
         | EventKind::Aside { .. }
         | EventKind::GenerationEnded { .. } => Vec::new(),
     }

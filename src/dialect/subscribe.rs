@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::acks::{DoneJson, RequestedJson};
 use super::fields::Fields;
+use super::stage::StageStatusJson;
 use super::wire::{ErrorJson, MessageJson};
 use super::{
     Answer, CommandSpec, Dialect, EventSpec, Frame, Ids, Refusal, Shown, TextShown, Vocabulary,
@@ -55,6 +56,10 @@ const SHOWN: &[EventSpec] = &[
     EventSpec::new::<MissedJson<'_>>(
         "messages:missed",
         "What came after the `lastMessageId` of a subscription, before `subscribed`.",
+    ),
+    EventSpec::new::<StageJson<'_>>(
+        "pipeline:stage",
+        "A stage of a pipeline begins or is over. The last one's text is the answer's.",
     ),
     EventSpec::new::<NoticeJson>("server:shutdown", "The node is about to close the connection."),
     EventSpec::new::<NoticeJson>(
@@ -167,6 +172,16 @@ struct ResetJson<'a> {
     session_id: &'a str,
     #[schemars(extend("format" = "uuid"))]
     stream_id: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "SubscribeStage", description = "A stage of a pipeline begins or is over.")]
+struct StageJson<'a> {
+    session_id: &'a str,
+    /// Its name.
+    stage: &'a str,
+    status: StageStatusJson,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -284,6 +299,11 @@ fn show(session: &SessionId, event: &Event) -> Vec<Frame> {
             vec![Frame::new("message:new", &MessageJson::from(&**message))]
         }
         EventKind::GenerationReset { generation, .. } => vec![reset(session, *generation)],
+        EventKind::StageChanged { stage, .. } => {
+            let session_id = session.as_str();
+            let json = StageJson { session_id, stage: &stage.name, status: stage.into() };
+            vec![Frame::new("pipeline:stage", &json)]
+        }
         EventKind::GenerationCompleted { generation, message, .. }
         | EventKind::GenerationStopped { generation, message, .. } => {
             vec![complete(session, *generation, message)]
@@ -306,7 +326,6 @@ fn show(session: &SessionId, event: &Event) -> Vec<Frame> {
         | EventKind::Unknown
         | EventKind::GenerationStarted { .. }
         | EventKind::GenerationResumed { .. }
-        | EventKind::StageChanged { .. }
         | EventKind::Aside { .. }
         | EventKind::GenerationEnded { .. } => Vec::new(),
     }

@@ -8,7 +8,9 @@
 //! The statements stand once, in `sql/`, and are compiled for each database by `postgres` and
 //! `sqlite`, which hold what differs. A generation costs a bounded number of them: `accept` at
 //! most 7 (5 without a limit and a client's id), `begin` 1, `finish` 5, and one
-//! `delete_outgoing` after each append. Sending costs at most 6 (4 without a client's id or a
+//! `delete_outgoing` after each append; `claim` and `release` 1 each, where it changes hands. A
+//! node's `heartbeat` is 1 however much it runs, and so is `claimable`, which reads the unfinished
+//! generations alone. Sending costs at most 6 (4 without a client's id or a
 //! parent, and attachments), and changing a message at most 7, however much it has.
 
 mod connect;
@@ -217,8 +219,9 @@ pub trait Store: Send + Sync {
     /// transaction. The prompt gets the session's next ordinal.
     async fn accept(&self, new: &NewGeneration) -> Result<Accepted, StoreError>;
 
-    /// Marks a pending generation as streaming, if `owner` and `attempt` still own it. `false`
-    /// where they do not, or it has ended, or a stop was requested.
+    /// Marks a generation as streaming, if `owner` and `attempt` still own it. `false` where they
+    /// do not, or it has ended, or a stop was requested. Changes nothing where it is streaming, as
+    /// after [`Store::claim`].
     async fn begin(
         &self,
         id: GenerationId,
@@ -261,8 +264,9 @@ pub trait Store: Send + Sync {
     ) -> Result<Vec<Generation>, StoreError>;
 
     /// Makes `claimer` the owner of a generation that is still as [`Store::claimable`] found it,
-    /// and begins the next attempt. A stop that was requested stays. Of racing claims one
-    /// succeeds; the others, and those that come too late, are answered `None`.
+    /// and begins the next attempt, as `Streaming`. A stop that was requested stays. Of racing
+    /// claims one succeeds; the others, and those that come too late, are answered `None`. Where
+    /// the answer was lost, [`Store::owns`] with the next attempt tells whether this was the one.
     async fn claim(
         &self,
         found: &Generation,
@@ -329,15 +333,16 @@ pub trait Store: Send + Sync {
     /// Deletes outbox rows by their events' ids; those that are gone already are passed over.
     async fn delete_outgoing(&self, events: &[EventId]) -> Result<(), StoreError>;
 
-    /// Notes that a node is alive, by the database's clock. The first call makes its row; rows of
-    /// nodes that fell silent long ago are deleted on the way.
+    /// Notes that a node is alive, by the database's clock. The first call makes its row. On the
+    /// way, now and then, rows of nodes that have been silent for an hour are deleted.
     async fn heartbeat(&self, beat: &Heartbeat) -> Result<(), StoreError>;
 
-    /// The nodes that gave a heartbeat within `alive_within`, by the database's clock, at most
-    /// 1,000.
+    /// What the nodes said last that gave a heartbeat within `alive_within`, by the database's
+    /// clock; at most 1,000. Those of the version before are among them, without room.
     async fn nodes(&self, alive_within: Duration) -> Result<Vec<Heartbeat>, StoreError>;
 
-    /// A node says that it is gone: what it owned is found by [`Store::claimable`] at once.
+    /// A node says that it is gone: its row is deleted, and what it owned is found by
+    /// [`Store::claimable`] at once.
     async fn retire(&self, node: NodeId) -> Result<(), StoreError>;
 
     /// Closes the connections, after those in use are given back.

@@ -125,7 +125,7 @@ pub struct Finish {
     pub usage: Usage,
     /// How many tokens the text took.
     pub tokens: u64,
-    /// When the first token came.
+    /// When the first token came. A time that is stored already stays.
     pub first_token_at: Option<Timestamp>,
     /// How often providers failed on the way.
     pub errors: u32,

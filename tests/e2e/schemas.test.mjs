@@ -42,10 +42,10 @@ function judge(document, dialect) {
 }
 
 const RARE = {
-  // They take the death of a node, or a connection of a great age.
-  session: ['server.stream:resumed', 'server.stream:reset', 'server.server:timeout'],
-  subscribe: ['server.message:reset', 'server.server:timeout'],
-  sse: ['server.reset'],
+  // They take the death of a node, a connection of a great age, or an agent that is more than a model's text.
+  session: ['server.stream:resumed', 'server.stream:reset', 'server.stream:event', 'server.pipeline:stage', 'server.server:timeout'],
+  subscribe: ['server.message:reset', 'server.pipeline:stage', 'server.server:timeout'],
+  sse: ['server.reset', 'server.stage'],
 };
 
 const conversations = {

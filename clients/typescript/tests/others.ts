@@ -9,6 +9,7 @@ import type * as subscribe from 'tokencast-types/subscribe';
 declare const one: Socket<subscribe.ServerToClientEvents, subscribe.ClientToServerEvents>;
 one.emit('subscribe', 's');
 one.emit('subscribe', { sessionId: 's' });
+one.on('pipeline:stage', ({ stage, status }) => stage + status);
 one.on('message:chunk', ({ sessionId, chunk }) => sessionId + chunk);
 // @ts-expect-error
 one.emit('subscribe', 7);

@@ -19,6 +19,14 @@ socket.on('message:new', (message) => {
   return [at, tokens, always];
 });
 socket.on('stream:chunk', ({ delta, offset, isComplete }) => [delta.length + offset, !isComplete]);
+socket.on('pipeline:stage', ({ stage, status, agents, index, total }) => [stage, status === 'completed', agents.length, index + total]);
+socket.on('stream:event', (event) => {
+  if (event.kind === 'thinking') return event.text;
+  if (event.kind === 'tool') return event.toolCallId + event.name + event.input;
+  const url: string | undefined = event.url;
+  // @ts-expect-error it is a citation
+  return [event.title, url, event.text];
+});
 socket.on('error', (error: ErrorInfo) => [error.code === 'RATE_LIMIT' && error.retryAfterMs, error.sessionId]);
 // @ts-expect-error no such event
 socket.on('message:news', () => {});

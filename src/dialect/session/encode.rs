@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::answer::{DeliveredJson, MissedJson};
+use super::beside::{self, AsideJson, StageJson};
 use super::connection::{ConnectedJson, ShutdownJson, TimeoutJson};
 use super::stream::{
     self, ChunkJson, CompletedJson, FailedJson, ResetJson, ResumedJson, StartedJson, StoppedJson,
@@ -44,6 +45,10 @@ pub(super) const SHOWN: &[EventSpec] = &[
         "Somebody has read up to a message.",
     ),
     EventSpec::new::<MissedJson<'static>>("messages:missed", "After a join with `lastMessageId`."),
+    EventSpec::new::<StageJson<'static>>(
+        "pipeline:stage",
+        "A stage of a pipeline begins or is over. The last one's text is the answer's.",
+    ),
     EventSpec::new::<PresenceJson<'static>>(
         "presence:update",
         "Somebody who shares a session with this user came or went.",
@@ -61,6 +66,10 @@ pub(super) const SHOWN: &[EventSpec] = &[
     EventSpec::new::<FailedJson<'static>>(
         "stream:error",
         "An answer failed; what there was of it is kept.",
+    ),
+    EventSpec::new::<AsideJson<'static>>(
+        "stream:event",
+        "The model does something beside its text: it thinks, asks for a tool, or names a source.",
     ),
     EventSpec::new::<ResetJson<'static>>(
         "stream:reset",
@@ -198,11 +207,15 @@ pub(super) fn event(session: &SessionId, event: &Event, seq: u64) -> Vec<Frame> 
             };
             vec![Frame::new("message:reaction:update", &json)]
         }
-        EventKind::StageChanged { .. }
-        | EventKind::Aside { .. }
-        | EventKind::GenerationEnded { .. }
-        | EventKind::AccessRevoked(_)
-        | EventKind::Unknown => Vec::new(),
+        EventKind::StageChanged { generation, stage } => {
+            vec![beside::stage(session, *generation, stage)]
+        }
+        EventKind::Aside { generation, message, aside } => {
+            vec![beside::aside(StreamOf::new(session, *generation, *message), aside)]
+        }
+        EventKind::GenerationEnded { .. } | EventKind::AccessRevoked(_) | EventKind::Unknown => {
+            Vec::new()
+        }
         EventKind::GenerationStarted { generation, message, agent, .. } => {
             vec![stream::started(StreamOf::new(session, *generation, *message), agent)]
         }

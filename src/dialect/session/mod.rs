@@ -2,6 +2,7 @@
 
 mod answer;
 mod asked;
+mod beside;
 mod connection;
 mod decode;
 mod encode;

@@ -9,16 +9,19 @@ use super::{Heard, Subject, parsed, raw};
 use crate::dialect::{Frame, Greeting, Ids, Refusal, Shown, TextShown, wire};
 use crate::domain::text::utf16_len;
 use crate::domain::{
-    ActiveGeneration, AgentId, Author, Cursor, Error, ErrorCode, Event, EventId, EventKind,
+    ActiveGeneration, AgentId, Aside, Author, Cursor, Error, ErrorCode, Event, EventId, EventKind,
     GenerationId, Joined, JoinedPersona, Membership, Message, MessageId, Position, PresenceChange,
-    Reaction, Reply, Revoked, Session, SessionId, Signal, StopReason, TextCursor, Timestamp, Usage,
-    UserId, Visibility,
+    Reaction, Reply, Revoked, Session, SessionId, Signal, Stage, StopReason, TextCursor, Timestamp,
+    Usage, UserId, Visibility,
 };
 
 /// An answer in pieces: characters of two, three and four bytes, and clusters that a piece ends in
 /// the middle of.
 pub(super) const PIECES: [&str; 5] =
     ["Gr", "üße, ", "👩\u{200d}👩", "\u{200d}👧 𝄞 €", " \"end\"\n"];
+
+/// What the agents of a stage said is for the next one, never for readers.
+pub(super) const UNSHOWN: &str = "between agents";
 
 const AT: Timestamp = Timestamp::from_millis(1_767_323_045_678);
 const PROMPT: u8 = 1;
@@ -86,6 +89,7 @@ pub(super) fn all() -> Vec<(&'static str, Happening)> {
         added,
         counts,
     };
+    let aside = |aside| event(EventKind::Aside { generation, message: id, aside });
     let whole = PIECES.concat();
 
     let mut all = vec![
@@ -113,6 +117,20 @@ pub(super) fn all() -> Vec<(&'static str, Happening)> {
         ("the operator writes", event(EventKind::MessageNew(notice()))),
         ("ada asks", Happening::Reply(requested())),
         ("an answer begins", event(started.clone())),
+        ("a stage begins", event(stage(generation, None))),
+        ("it is over", event(stage(generation, Some(vec![UNSHOWN.to_owned(), String::new()])))),
+        ("one is over that said too much", event(stage(generation, Some(Vec::new())))),
+        ("it thinks", aside(Aside::Thinking { text: "Hm, \"𝄞\"".to_owned() })),
+        (
+            "it asks for a tool",
+            aside(Aside::Tool {
+                id: "call_1".to_owned(),
+                name: "search".to_owned(),
+                input: r#"{"q":1}"#.to_owned(),
+            }),
+        ),
+        ("it names a source", aside(citation(Some("https://example.org/a")))),
+        ("it names a source that is nowhere", aside(citation(None))),
     ];
     let mut before = String::new();
     for delta in PIECES {
@@ -344,6 +362,16 @@ pub(super) fn completed(content: &str) -> EventKind {
         reason: StopReason::EndTurn,
         usage: usage(),
     }
+}
+
+fn stage(generation: GenerationId, said: Option<Vec<String>>) -> EventKind {
+    let agents = vec![agent(), AgentId::new("kind").unwrap()];
+    let stage = Stage { name: "\"Thinkers\"".to_owned(), agents, index: 1, total: 3, said };
+    EventKind::StageChanged { generation, stage }
+}
+
+fn citation(url: Option<&str>) -> Aside {
+    Aside::Citation { title: "A book".to_owned(), url: url.map(str::to_owned) }
 }
 
 fn signal((user, name): (UserId, Option<String>), comes: bool) -> Signal {

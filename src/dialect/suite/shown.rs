@@ -179,3 +179,11 @@ fn an_end_says_where_a_reader_stands_once_and_last() {
         assert_eq!(told, [None, Some("1-5:7")]);
     });
 }
+
+#[test]
+fn what_agents_say_to_each_other_is_shown_to_nobody() {
+    each(|subject| {
+        let said = |frame: &Frame| frame.payload.get().contains(scenario::UNSHOWN);
+        assert!(!frames(subject).iter().any(said), "{}", subject.vocabulary.name());
+    });
+}

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{Pool, Time, Transaction, begin, message, outbox, row, search, session};
-use crate::domain::{Author, Event, EventId, EventKind, Message, MessageId, Outcome, SessionId};
+use crate::domain::{
+    Author, Event, EventId, EventKind, Message, MessageId, Outcome, SessionId, Usage,
+};
 use crate::store::{Finish, Finished, Outgoing};
 
 /// Five statements. The first changes the generation's row only where `owner` and `attempt` have
@@ -57,10 +59,12 @@ async fn end(transaction: &mut Transaction, finish: &Finish) -> sqlx::Result<Opt
         Outcome::Stopped { by } => Some(by.as_str()),
         Outcome::Completed { .. } | Outcome::Failed { .. } => None,
     };
+    let (provider, model) = finish.answered_by.clone().unzip();
     sqlx::query_as(concat!(
         "UPDATE stream SET status = $4, tokens = $5, usage = $6, error = $7, \
-         first_token_at = COALESCE($8, first_token_at), \
-         stop_requested = COALESCE(stop_requested, $9), completed_at = ",
+         first_token_at = COALESCE(first_token_at, $8), \
+         stop_requested = COALESCE(stop_requested, $9), errors = $10, \
+         provider = COALESCE($11, provider), model = COALESCE($12, model), completed_at = ",
         now!(),
         " WHERE id = $1 AND owner_node_id = $2 AND attempt = $3 AND completed_at IS NULL \
          RETURNING session_id, prompt_message_id, message_id, agent_id",
@@ -74,6 +78,9 @@ async fn end(transaction: &mut Transaction, finish: &Finish) -> sqlx::Result<Opt
     .bind(error)
     .bind(finish.first_token_at.map(Time::from))
     .bind(stopped_by)
+    .bind(i64::from(finish.errors))
+    .bind(provider)
+    .bind(model)
     .fetch_optional(&mut **transaction)
     .await
 }
@@ -107,7 +114,8 @@ fn answer(
         content: finish.content.clone(),
         metadata: finish.metadata.clone(),
         tokens: Some(finish.tokens),
-        usage: Some(finish.usage),
+        // What the message's row keeps of it.
+        usage: Some(Usage { cached_tokens: 0, ..finish.usage }),
         parent: Some(MessageId(ended.prompt_message_id)),
         client_message_id: None,
         edited_at: None,

@@ -1,7 +1,5 @@
 //! Generations: who runs them, how far they are, and who asked to stop them.
 
-use std::time::Duration;
-
 use sqlx::types::Json;
 use uuid::Uuid;
 
@@ -15,12 +13,13 @@ macro_rules! generation_columns {
     () => {
         "id, session_id, user_id, prompt_message_id, message_id, agent_id, provider, model, \
          status, config, owner_node_id, attempt, stop_requested, created_at, started_at, \
-         first_token_at, completed_at"
+         first_token_at, completed_at, tokens, errors"
     };
 }
+pub(super) use generation_columns;
 
 #[derive(sqlx::FromRow)]
-struct GenerationRow {
+pub(super) struct GenerationRow {
     id: Uuid,
     session_id: String,
     user_id: String,
@@ -38,10 +37,12 @@ struct GenerationRow {
     started_at: Option<Time>,
     first_token_at: Option<Time>,
     completed_at: Option<Time>,
+    tokens: Option<i64>,
+    errors: i64,
 }
 
 impl GenerationRow {
-    fn read(self) -> sqlx::Result<Generation> {
+    pub(super) fn read(self) -> sqlx::Result<Generation> {
         Ok(Generation {
             id: GenerationId(self.id),
             session: row::id(&self.session_id)?,
@@ -60,8 +61,8 @@ impl GenerationRow {
             started_at: self.started_at.map(Timestamp::from),
             first_token_at: self.first_token_at.map(Timestamp::from),
             completed_at: self.completed_at.map(Timestamp::from),
-            tokens: None,
-            errors: 0,
+            tokens: self.tokens.map(row::unsigned).transpose()?,
+            errors: row::unsigned(self.errors)?,
         })
     }
 }
@@ -207,27 +208,4 @@ pub(super) async fn stop_requests(
     .fetch_all(pool)
     .await?;
     requests.into_iter().map(|(id, by)| Ok((GenerationId(id), row::id(&by)?))).collect()
-}
-
-/// The unfinished generations whose owner has fallen silent.
-pub(super) async fn orphans(
-    pool: &Pool,
-    dead_after: Duration,
-    limit: u32,
-) -> sqlx::Result<Vec<Generation>> {
-    let rows: Vec<GenerationRow> = sqlx::query_as(concat!(
-        "SELECT ",
-        generation_columns!(),
-        " FROM stream WHERE completed_at IS NULL AND created_at <= ",
-        now_less!("$1"),
-        " AND NOT EXISTS (SELECT 1 FROM node WHERE node.id = stream.owner_node_id \
-         AND node.heartbeat_at > ",
-        now_less!("$1"),
-        ") ORDER BY created_at LIMIT $2",
-    ))
-    .bind(i64::try_from(dead_after.as_millis()).unwrap_or(i64::MAX / 2))
-    .bind(i64::from(limit))
-    .fetch_all(pool)
-    .await?;
-    rows.into_iter().map(GenerationRow::read).collect()
 }

@@ -10,11 +10,13 @@ mod accept;
 mod answered;
 mod attachment;
 mod change;
+mod claim;
 mod finish;
 mod generation;
 mod history;
 mod member;
 mod message;
+mod node;
 mod outbox;
 mod persona;
 mod reaction;
@@ -23,6 +25,7 @@ mod search;
 mod send;
 mod session;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -44,18 +47,24 @@ use crate::store::{
 };
 use crate::telemetry::metrics;
 
+/// At which of its heartbeats a node deletes the rows of those that are gone: the first, and then
+/// about every eight minutes.
+const FORGET_EVERY: u64 = 1000;
+
 /// A store on one database.
 pub(in crate::store) struct Sql {
     reads: Pool,
     writes: Pool,
     limit: Duration,
+    /// Heartbeats given.
+    beats: AtomicU64,
 }
 
 impl Sql {
     /// Reads through `reads` and writes through `writes`, which may be the same; no operation
     /// takes longer than `limit`.
     pub(in crate::store) fn new(reads: Pool, writes: Pool, limit: Duration) -> Self {
-        Self { reads, writes, limit }
+        Self { reads, writes, limit, beats: AtomicU64::new(0) }
     }
 
     /// Makes the messages found that were stored before there was a search, as many at once as an
@@ -289,37 +298,31 @@ impl Store for Sql {
     async fn claimable(
         &self,
         dead_after: Duration,
-        _unclaimed_after: Duration,
+        unclaimed_after: Duration,
         limit: u32,
     ) -> Result<Vec<Generation>, StoreError> {
-        self.run("read orphans", generation::orphans(&self.reads, dead_after, limit)).await
+        let found = claim::claimable(&self.reads, dead_after, unclaimed_after, limit);
+        self.run("look for generations that nobody runs", found).await
     }
 
     async fn claim(
         &self,
-        _found: &Generation,
-        _claimer: NodeId,
-        _dead_after: Duration,
-        _unclaimed_after: Duration,
+        found: &Generation,
+        claimer: NodeId,
+        dead_after: Duration,
+        unclaimed_after: Duration,
     ) -> Result<Option<Generation>, StoreError> {
-        todo!()
+        let claimed = claim::claim(&self.writes, found, claimer, dead_after, unclaimed_after);
+        self.run("claim generation", claimed).await
     }
 
     async fn release(
         &self,
-        _id: GenerationId,
-        _owner: NodeId,
-        _attempt: u32,
+        id: GenerationId,
+        owner: NodeId,
+        attempt: u32,
     ) -> Result<bool, StoreError> {
-        todo!()
-    }
-
-    async fn nodes(&self, _alive_within: Duration) -> Result<Vec<Heartbeat>, StoreError> {
-        todo!()
-    }
-
-    async fn retire(&self, _node: NodeId) -> Result<(), StoreError> {
-        todo!()
+        self.run("release generation", claim::release(&self.writes, id, owner, attempt)).await
     }
 
     async fn context(
@@ -374,19 +377,23 @@ impl Store for Sql {
     }
 
     async fn heartbeat(&self, beat: &Heartbeat) -> Result<(), StoreError> {
-        let beat = sqlx::query(concat!(
-            "INSERT INTO node (id, address, started_at, heartbeat_at, redis_up) VALUES ($1, $2, ",
-            now!(),
-            ", ",
-            now!(),
-            ", $3) ON CONFLICT (id) DO UPDATE SET address = excluded.address, \
-             heartbeat_at = excluded.heartbeat_at, redis_up = excluded.redis_up",
-        ))
-        .bind(beat.node.0)
-        .bind(&beat.address)
-        .bind(beat.redis_up)
-        .execute(&self.writes);
-        self.run("store heartbeat", beat).await.map(drop)
+        self.run("store heartbeat", node::heartbeat(&self.writes, beat)).await?;
+        if self.beats.fetch_add(1, Ordering::Relaxed).is_multiple_of(FORGET_EVERY) {
+            let forgotten = self.run("forget nodes", node::forget_silent(&self.writes)).await;
+            // The node lives all the same, and the rows do no harm.
+            if let Err(error) = forgotten {
+                tracing::debug!(%error, "forget nodes that are silent");
+            }
+        }
+        Ok(())
+    }
+
+    async fn nodes(&self, alive_within: Duration) -> Result<Vec<Heartbeat>, StoreError> {
+        self.run("read nodes", node::alive(&self.reads, alive_within)).await
+    }
+
+    async fn retire(&self, node: NodeId) -> Result<(), StoreError> {
+        self.run("retire node", node::retire(&self.writes, node)).await
     }
 
     async fn close(&self) {

@@ -10,9 +10,6 @@ use crate::codec;
 use crate::domain::{Event, EventId, EventKind, SessionId, Timestamp};
 use crate::store::{OutboxPage, Outgoing};
 
-/// Nothing is older: a century, which both databases can still reckon with.
-const AGE_MILLIS_MAX: i64 = 100 * 365 * 24 * 60 * 60 * 1_000;
-
 /// The most rows between two revisions.
 const BETWEEN_MAX: i64 = 1_000;
 
@@ -62,7 +59,7 @@ pub(super) async fn older_than(
         now_less!("$1"),
         " ORDER BY seq LIMIT $2",
     ))
-    .bind(i64::try_from(age.as_millis()).map_or(AGE_MILLIS_MAX, |age| age.min(AGE_MILLIS_MAX)))
+    .bind(row::millis(age))
     .bind(i64::from(limit))
     .bind(after.unwrap_or(0))
     .fetch_all(pool)

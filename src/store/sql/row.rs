@@ -49,6 +49,13 @@ pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+/// An age in milliseconds. Nothing is older than a century, with which both databases can still
+/// reckon.
+pub(super) fn millis(age: Duration) -> i64 {
+    const MOST: i64 = 100 * 365 * 24 * 60 * 60 * 1_000;
+    i64::try_from(age.as_millis()).map_or(MOST, |age| age.min(MOST))
+}
+
 /// A number as a column holds it, in the type that it has.
 pub(super) fn unsigned<T: TryFrom<i64>>(number: i64) -> sqlx::Result<T> {
     T::try_from(number).map_err(|_| unreadable(format_args!("{number} is out of range")))
@@ -130,19 +137,28 @@ impl From<ConfigColumn> for GenerationConfig {
 pub(super) struct UsageColumn {
     input_tokens: u64,
     output_tokens: u64,
+    /// Absent where it is 0, and in rows of versions that did not know it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    cached_tokens: u64,
 }
 
 impl UsageColumn {
     pub(super) fn json(usage: Usage) -> Json<Self> {
-        Json(Self { input_tokens: usage.input_tokens, output_tokens: usage.output_tokens })
+        let Usage { input_tokens, output_tokens, cached_tokens } = usage;
+        Json(Self { input_tokens, output_tokens, cached_tokens })
     }
 }
 
 impl From<UsageColumn> for Usage {
     fn from(column: UsageColumn) -> Self {
-        let UsageColumn { input_tokens, output_tokens } = column;
-        Self { input_tokens, output_tokens, cached_tokens: 0 }
+        let UsageColumn { input_tokens, output_tokens, cached_tokens } = column;
+        Self { input_tokens, output_tokens, cached_tokens }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What broke a generation off, to be stored.

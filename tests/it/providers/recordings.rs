@@ -30,7 +30,7 @@ macro_rules! openai {
         Recording {
             provider: "openai",
             name: $name,
-            bytes: include_str!(concat!("../../fixtures/openai/", $name, ".sse")),
+            bytes: include_str!(concat!("../../fixtures/llm/openai/", $name, ".sse")),
             text: &$text,
             usage: $usage,
             end: $end,
