@@ -1,14 +1,16 @@
-//! What nodes share: the sessions' logs and texts, who is present, how often users have asked,
-//! and a word to other nodes.
+//! What nodes share: the sessions' logs and texts, who is present, what is counted, and a word to
+//! other nodes.
 //!
-//! Split by concern ([`Log`], [`Presence`], [`Limits`], [`Registry`]), one implementation in memory (one
+//! Split by concern ([`Log`], [`Presence`], [`Limits`], [`Tallies`], [`Registry`]), one implementation in memory (one
 //! process) and one on Redis (a cluster), one contract suite on both
 //! (`tests/it/adapter_contract.rs`). It must not know readers, dialects or the database: what
 //! arrives goes to the [`Feed`], whoever that is.
 
+mod counts;
 mod gcra;
 mod memory;
 mod redis;
+mod spent;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -17,10 +19,10 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use crate::domain::{
-    self, Budget, Chunk, Event, GenerationId, NodeId, Position, PresenceChange, Rate, SessionId,
-    Signal, UserId,
+    self, Chunk, Event, GenerationId, NodeId, Position, PresenceChange, SessionId, Signal, UserId,
 };
 
+pub use counts::{Limits, Tallies, Tally};
 pub use memory::{Memory, SharedMemory};
 pub use redis::{Redis, RedisOptions};
 
@@ -187,8 +189,9 @@ pub trait Log: Send + Sync {
     ) -> Result<String, AdapterError>;
 
     /// Makes an older attempt's text that of `attempt`, in one step, and answers with it: the
-    /// newest older one there is. From then on that attempt's appends are refused, since its text
-    /// is gone. Where `attempt` has a text already, that one; empty where there is none at all.
+    /// newest older one there is; empty where there is none at all. Where `attempt` has a text
+    /// already, that one. From then on older attempts' appends are refused with
+    /// [`Appended::Short`], also where they had no text yet or write it again from the start.
     async fn take_text(
         &self,
         session: &SessionId,
@@ -196,7 +199,7 @@ pub trait Log: Send + Sync {
         attempt: u32,
     ) -> Result<String, AdapterError>;
 
-    /// Deletes an attempt's text.
+    /// Deletes an attempt's text, which may then be written again from the start.
     async fn drop_text(
         &self,
         session: &SessionId,
@@ -289,65 +292,6 @@ pub enum Absence {
         /// Who.
         user: UserId,
     },
-}
-
-/// How often users have asked, across the nodes.
-#[async_trait]
-pub trait Limits: Send + Sync {
-    /// Counts one `action` of `user`. `Err` where it is one too many, with the time after which
-    /// the same will be allowed; it is not counted then. Never fails: where the shared store does
-    /// not answer within 250 ms, this node's own count decides.
-    async fn count(&self, user: &UserId, action: &'static str, rate: Rate) -> Result<(), Duration>;
-
-    /// Takes `tokens` out of what a user may spend; they are spent whatever this answers. `Err`
-    /// where nothing is left, with the time after which something is again. `tokens` of 0 only
-    /// asks. Never fails, as [`Limits::count`].
-    async fn spend(&self, user: &UserId, tokens: u64, budget: Budget) -> Result<(), Duration>;
-}
-
-/// What is counted of a generation while it runs, and for as long after it as its log is kept.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Tokens of the answer so far.
-    pub tokens: u64,
-    /// Milliseconds from the request to the first token; `None` before it.
-    pub first_token_ms: Option<u64>,
-    /// How often providers failed on the way.
-    pub errors: u32,
-    /// Bytes of the answer's events that were given to clients, on all nodes.
-    pub sent_bytes: u64,
-}
-
-/// What is counted of running generations, readable on any node. Passing: a lost count is no
-/// harm.
-///
-/// # Errors
-/// Every method: [`AdapterError`].
-#[async_trait]
-pub trait Tallies: Send + Sync {
-    /// Says how far a generation is; `sent_bytes` is left as it is. By its owner, from time to
-    /// time.
-    async fn tally(
-        &self,
-        session: &SessionId,
-        generation: GenerationId,
-        tally: Tally,
-    ) -> Result<(), AdapterError>;
-
-    /// Adds to what was sent. By nodes with readers, from time to time.
-    async fn add_sent(
-        &self,
-        session: &SessionId,
-        generation: GenerationId,
-        bytes: u64,
-    ) -> Result<(), AdapterError>;
-
-    /// What was counted. `None` where nothing was, or it is forgotten.
-    async fn tallied(
-        &self,
-        session: &SessionId,
-        generation: GenerationId,
-    ) -> Result<Option<Tally>, AdapterError>;
 }
 
 /// Who is there.

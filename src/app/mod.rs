@@ -361,6 +361,7 @@ fn generation_options(node: NodeId, address: SocketAddr, config: &Config) -> Gen
         delay_max: config.streams.delay_max,
         context_messages: up_to_u32(config.streams.context_messages),
         text_bytes_max: TEXT_BYTES_MAX,
+        budget: config.streams.token_budget,
     }
 }
 
@@ -377,6 +378,7 @@ fn chat_options(node: NodeId, config: &Config) -> ChatOptions {
         user_connections_max: up_to_u32(config.socket.max_connections_per_user),
         presence_grace: config.socket.presence_grace,
         user_generations_max: up_to_u32(config.streams.max_concurrent),
+        budget: config.streams.token_budget,
         joined_max: config.socket.joined_max.get(),
     }
 }

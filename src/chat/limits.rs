@@ -27,6 +27,18 @@ impl Shared {
         })
     }
 
+    /// The caller has to have tokens left that an answer may take.
+    ///
+    /// # Errors
+    /// `RATE_LIMIT` where there are none.
+    pub(super) async fn check_budget(&self, caller: &Caller) -> Result<(), Error> {
+        let Some(budget) = self.options.budget else { return Ok(()) };
+        self.adapter.spend(&caller.user, 0, budget).await.map_err(|after| {
+            metrics::rate_limited("token_budget").increment(1);
+            budget.spent(after)
+        })
+    }
+
     pub(super) fn check_content(&self, field: &str, content: &str) -> Result<(), Error> {
         check_text(field, content, self.options.content_chars_max)
     }

@@ -27,7 +27,8 @@ use tokio::sync::mpsc;
 
 use crate::adapter::{Absence, SharedAdapter};
 use crate::domain::{
-    AgentId, Command, Cursor, Error, Moderation, NodeId, Rates, Reply, SessionId, Timestamp, UserId,
+    AgentId, Budget, Command, Cursor, Error, Moderation, NodeId, Rates, Reply, SessionId,
+    Timestamp, UserId,
 };
 use crate::generation::Generations;
 use crate::hub::{FromStore, Hub, Reader, Standing};
@@ -71,6 +72,8 @@ pub struct ChatOptions {
     pub presence_grace: Duration,
     /// The most unfinished generations of one user, across the cluster; 0: no limit.
     pub user_generations_max: u32,
+    /// How many tokens the answers to one user may take, across the cluster; `None`: no limit.
+    pub budget: Option<Budget>,
     /// The most sessions one reader may have joined.
     pub joined_max: usize,
 }

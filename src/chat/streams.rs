@@ -101,9 +101,13 @@ impl Shared {
     /// made where it does not exist and that is allowed.
     async fn prepare(&self, caller: &Caller, request: RequestStream) -> Result<Asked, Error> {
         let prompt = moderate(self.options.moderation, request.prompt).await?;
+        self.check_budget(caller).await?;
         let slot = self.generations.reserve().ok_or_else(|| {
-            Error::new(ErrorCode::Overloaded, "This node has as many streams as it takes")
-                .retry_after(RETRY_AFTER)
+            Error::new(
+                ErrorCode::Overloaded,
+                "This node has as many streams as it takes: ask again in a moment",
+            )
+            .retry_after(RETRY_AFTER)
         })?;
         let access = self.access(caller, &request.session).await?;
         let agent = request

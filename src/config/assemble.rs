@@ -140,6 +140,7 @@ fn streams(reader: &mut Reader<'_>) -> Streams {
         delay_max: reader.value("STREAM_DELAY_MAX", parse::duration),
         max_concurrent: reader.value("MAX_CONCURRENT_STREAMS", parse::number),
         max_node_streams: reader.value("MAX_NODE_STREAMS", parse::number),
+        token_budget: reader.given("TOKEN_BUDGET", rates::budget).flatten(),
         chunk_content: match reader.choice("STREAM_CHUNK_CONTENT") {
             Some("cumulative") => ChunkContent::Cumulative,
             _ => ChunkContent::Final,

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::domain::{Moderation, Rates};
+use crate::domain::{Budget, Moderation, Rates};
 
 pub use agents::{Agent, Agents, ProviderKind};
 pub use source::{Files, Source};
@@ -154,6 +154,8 @@ pub struct Streams {
     pub max_concurrent: usize,
     /// Running generations of this node; 0: no limit.
     pub max_node_streams: usize,
+    /// Tokens that answers to one user may take.
+    pub token_budget: Option<Budget>,
     /// What a chunk's `content` is in the `session` dialect.
     pub chunk_content: ChunkContent,
     /// The most earlier messages that are given to the model.

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::parse::{self, Expected};
 use super::reader::quoted;
-use crate::domain::{Action, Rate};
+use crate::domain::{Action, Budget, Rate};
+
+/// More than anybody spends.
+const TOKENS_MAX: u64 = 1_000_000_000_000_000;
 
 /// The time that a rate is about: from a second to a day.
 pub(super) fn rate_window(text: &str) -> Result<Duration, Expected> {
@@ -27,6 +30,24 @@ pub(super) fn rates(text: &str) -> Result<Vec<(Action, Rate)>, Expected> {
         rates.push((action, rate));
     }
     Ok(rates)
+}
+
+/// `100000/1h`: how many tokens in how long; `none`: as many as there are.
+pub(super) fn budget(text: &str) -> Result<Option<Budget>, Expected> {
+    if text.eq_ignore_ascii_case("none") {
+        return Ok(None);
+    }
+    let expected = || {
+        "tokens/window such as 100000/1h (at least 1 token, window 1s to 30d), or none".to_owned()
+    };
+    let (tokens, window) = text.split_once('/').ok_or_else(expected)?;
+    let tokens: u64 = tokens.trim_end().parse().map_err(|_| expected())?;
+    let window = parse::duration(window.trim_start()).map_err(|_| expected())?;
+    let windows = Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 60 * 60);
+    if !(1..=TOKENS_MAX).contains(&tokens) || !windows.contains(&window) {
+        return Err(expected());
+    }
+    Ok(Some(Budget { tokens, window }))
 }
 
 fn rate(entry: &str) -> Result<(Action, Rate), Expected> {
@@ -88,6 +109,38 @@ mod tests {
         }
         for action in Action::ALL {
             assert!(rates(&format!("{}=1/1s", action.name())).is_ok(), "{action:?}");
+        }
+    }
+
+    #[test]
+    fn a_budget_is_so_many_tokens_in_a_window() {
+        let some =
+            |tokens, seconds| Ok(Some(Budget { tokens, window: Duration::from_secs(seconds) }));
+        for (text, expected) in [
+            ("100000/1h", some(100_000, 3_600)),
+            ("1 / 1000", some(1, 1)),
+            ("5000000000/30d", some(5_000_000_000, 30 * 24 * 3_600)),
+            ("none", Ok(None)),
+            ("None", Ok(None)),
+        ] {
+            assert_eq!(budget(text), expected, "{text}");
+        }
+        for bad in [
+            "100000",
+            "/1h",
+            "0/1h",
+            "-1/1h",
+            "1.5/1h",
+            "1/",
+            "1/999",
+            "1/31d",
+            "x/1h",
+            "1/1h/1h",
+            "0",
+            "1000000000000001/1h",
+            "99999999999999999999/1h",
+        ] {
+            assert!(budget(bad).is_err(), "{bad}");
         }
     }
 

@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 
 use super::agents::ProviderKind;
 use super::*;
-use crate::domain::{Action, OnTakeover, Rate};
+use crate::domain::{Action, Budget, OnTakeover, Rate};
 
 const KEY: &str = "a secret of thirty-two bytes, now";
 
@@ -169,6 +169,7 @@ fn all_that_is_wrong_is_said_at_once_each_in_one_line() {
         ("JWT_LEEWAY", "2h"),
         ("SIGNING_SECRET", "short"),
         ("RATE_LIMITS", "message:send=30/60s,message:sent=1/1s"),
+        ("TOKEN_BUDGET", "1h/100000"),
         ("WS_THROTTLE_TTL", "999"),
         ("MEMBERS_MAX", "0"),
         ("PRESENCE_GRACE", "61s"),
@@ -188,6 +189,7 @@ fn all_that_is_wrong_is_said_at_once_each_in_one_line() {
         "JWT_LEEWAY",
         "SIGNING_SECRET",
         "RATE_LIMITS",
+        "TOKEN_BUDGET",
         "WS_THROTTLE_TTL",
         "MEMBERS_MAX",
         "PRESENCE_GRACE",
@@ -196,7 +198,7 @@ fn all_that_is_wrong_is_said_at_once_each_in_one_line() {
         let lines = all.iter().filter(|line| line.starts_with(&format!("{name}: "))).count();
         assert_eq!(lines, 1, "{name}: {all:#?}");
     }
-    assert_eq!(all.len(), 17, "{all:#?}");
+    assert_eq!(all.len(), 18, "{all:#?}");
     assert!(all.iter().all(|line| !line.contains('\n') && !line.contains("hush")), "{all:#?}");
 }
 
@@ -284,6 +286,7 @@ fn what_users_may_do_is_chosen() {
         ("JWT_SECRET", KEY),
         ("RATE_LIMITS", "message:send=3/1s,read=0"),
         ("WS_THROTTLE_LIMIT", "11"),
+        ("TOKEN_BUDGET", "9/1m"),
         ("WS_THROTTLE_TTL", "2s"),
         ("MODERATION", "Reject"),
         ("MAX_CONNECTIONS_PER_USER", "5"),
@@ -300,6 +303,8 @@ fn what_users_may_do_is_chosen() {
     assert_eq!(rates.of(Action::Read).count, 0, "chosen: no limit");
     assert_eq!(rates.of(Action::Join), every(5, 60), "its own default");
     assert_eq!(rates.of(Action::Attach), every(11, 2), "that of all others");
+    let budget = Budget { tokens: 9, window: Duration::from_secs(60) };
+    assert_eq!(config.streams.token_budget, Some(budget));
     assert_eq!(config.limits.moderation, Moderation::Reject);
     assert_eq!((config.limits.content_chars_max, config.limits.attachments_max), (100, 0));
     assert_eq!((config.limits.members_max.get(), config.socket.max_connections_per_user), (2, 5));

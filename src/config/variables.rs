@@ -158,6 +158,7 @@ pub static VARIABLES: &[Variable] = &[
     variable("STREAM_CHUNK_CONTENT", Choice(&["final", "cumulative"]), Is("final"), "where a chunk's `content` has the text so far: in the last one, or in each"),
     variable("MAX_CONCURRENT_STREAMS", Number, Is("10"), "running answers of one user; 0 for no limit"),
     variable("MAX_NODE_STREAMS", Number, Is("1000"), "running answers of one node; 0 for no limit"),
+    variable("TOKEN_BUDGET", Text, Nothing, "tokens that answers to one user may take in each window of the clock: 100000/1h; none for no limit"),
     variable("CONTEXT_MESSAGES", Number, Is("10"), "earlier messages that are given to the model"),
     variable("LOG_EVENTS_MAX", Number, Is("512"), "events of one session that nodes keep for readers who come back"),
     variable("LOG_TTL", Duration, Is("1h"), "how long they are kept after the last one"),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::{Error, ErrorCode};
+
 /// How often something may be done: `count` times at once, and again as the `window` passes
 /// (the generic cell rate algorithm). A count of 0 is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +28,22 @@ pub struct Budget {
     pub tokens: u64,
     /// In how long. Windows begin at multiples of it since 1970.
     pub window: Duration,
+}
+
+impl Budget {
+    /// What a user is told who has spent it, where there is one again `after` that time.
+    pub fn spent(self, after: Duration) -> Error {
+        let (window, wait) = (whole_seconds(self.window), whole_seconds(after));
+        let message = format!(
+            "Your budget of {} tokens in {window} s is spent: ask again in {wait} s",
+            self.tokens
+        );
+        Error::new(ErrorCode::RateLimit, message).retry_after(after)
+    }
+}
+
+fn whole_seconds(duration: Duration) -> u128 {
+    duration.as_millis().div_ceil(1000)
 }
 
 /// Defines what is counted, each by itself.

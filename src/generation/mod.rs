@@ -8,6 +8,7 @@ mod ask;
 mod ending;
 mod meter;
 mod run;
+mod spend;
 mod voice;
 mod writer;
 
@@ -23,7 +24,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::adapter::{Notice, SharedAdapter};
-use crate::domain::{Generation, GenerationId, NodeId, Role, UserId};
+use crate::domain::{Budget, Generation, GenerationId, NodeId, Role, UserId};
 use crate::lifecycle::Tasks;
 use crate::outbox::Outbox;
 use crate::store::{Heartbeat, Outgoing, SharedStore};
@@ -57,6 +58,8 @@ pub struct GenerationOptions {
     pub context_messages: u32,
     /// The most bytes of an answer; beyond it the generation fails.
     pub text_bytes_max: usize,
+    /// How many tokens the answers to one user may take, across the cluster; `None`: no limit.
+    pub budget: Option<Budget>,
 }
 
 /// Room for one more generation on this node; given back when dropped.

@@ -1,10 +1,13 @@
 //! What every adapter promises, on each backend; then what only Redis can do to us.
 
+mod budgets;
 mod deaths;
 mod faults;
 mod limits;
 mod presence;
 mod suite;
+mod taking;
+mod tallies;
 
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;

@@ -98,6 +98,8 @@ impl Cluster {
 
     fn node_with(&self, choose: impl FnOnce(&mut ChatOptions)) -> Node {
         let (node, tasks) = (NodeId::new(), Tasks::new());
+        let mut chat_options = options_of(node);
+        choose(&mut chat_options);
         let minute = Duration::from_secs(60);
         let memory = Memory::new(node, self.events_max, minute, self.log.clone());
         let faulty = Faulty::around(Arc::new(memory), &Default::default());
@@ -117,6 +119,7 @@ impl Cluster {
             delay_max: Duration::ZERO,
             context_messages: 10,
             text_bytes_max: 1024,
+            budget: chat_options.budget,
         };
         let (says, dictation) = mpsc::unbounded_channel();
         let helper = AgentId::new("helper").unwrap();
@@ -149,9 +152,7 @@ impl Cluster {
         let answerers = Answerers { by_agent, default: helper };
         let store = self.store.clone();
         let parts = Parts { store, adapter, hub, outbox, generations, answerers };
-        let mut options = options_of(node);
-        choose(&mut options);
-        let chat = Chat::new(parts, options, absent, &tasks);
+        let chat = Chat::new(parts, chat_options, absent, &tasks);
         Node { chat, says, adapter: faulty, absences, tasks }
     }
 }
@@ -172,6 +173,7 @@ fn options_of(node: NodeId) -> ChatOptions {
         user_connections_max: 0,
         presence_grace: Duration::from_millis(10),
         user_generations_max: 0,
+        budget: None,
         joined_max: 100,
     }
 }

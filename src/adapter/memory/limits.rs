@@ -14,7 +14,7 @@ impl Limits for Memory {
         self.shared.limits.count(user, action, rate)
     }
 
-    async fn spend(&self, _user: &UserId, _tokens: u64, _budget: Budget) -> Result<(), Duration> {
-        Ok(())
+    async fn spend(&self, user: &UserId, tokens: u64, budget: Budget) -> Result<(), Duration> {
+        self.shared.spent.spend(user, tokens, budget)
     }
 }

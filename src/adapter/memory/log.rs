@@ -20,7 +20,8 @@ impl Log for Memory {
             let log = state.touch(session, self.ttl);
             let key = (chunk.generation, chunk.attempt);
             let len = log.texts.get(&key).map_or(0, |text| text.len() as u64);
-            if len < chunk.offset {
+            // Its text is empty, too, where a later attempt has taken it.
+            if len < chunk.offset || (len == 0 && !log.is_newest(chunk.generation, chunk.attempt)) {
                 return Ok(Appended::Short { len });
             }
             if len >= chunk.end() {
@@ -146,20 +147,39 @@ impl Log for Memory {
 
     async fn take_text(
         &self,
-        _session: &SessionId,
-        _generation: GenerationId,
-        _attempt: u32,
+        session: &SessionId,
+        generation: GenerationId,
+        attempt: u32,
     ) -> Result<String, AdapterError> {
-        todo!()
+        let mut state = self.state();
+        let log = state.touch(session, self.ttl);
+        log.is_newest(generation, attempt);
+        let older: Vec<_> =
+            log.texts.range((generation, 0)..(generation, attempt)).map(|(key, _)| *key).collect();
+        // The newest is the last.
+        let mut text = None;
+        for key in older {
+            text = log.texts.remove(&key);
+        }
+        if let Some(own) = log.texts.get(&(generation, attempt)) {
+            return Ok(own.clone());
+        }
+        if let Some(text) = &text {
+            log.texts.insert((generation, attempt), text.clone());
+        }
+        Ok(text.unwrap_or_default())
     }
 
     async fn drop_text(
         &self,
-        _session: &SessionId,
-        _generation: GenerationId,
-        _attempt: u32,
+        session: &SessionId,
+        generation: GenerationId,
+        attempt: u32,
     ) -> Result<(), AdapterError> {
-        todo!()
+        if let Some(log) = self.state().sessions.get_mut(session) {
+            log.texts.remove(&(generation, attempt));
+        }
+        Ok(())
     }
 
     async fn head(

@@ -15,12 +15,14 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use super::gcra::Gcra;
-use super::{Adapter, AdapterError, Feed, News, Notice, Registry, Sinks};
+use super::spent::Spent;
+use super::{Adapter, AdapterError, Feed, News, Notice, Registry, Sinks, Tally};
 use crate::domain::{Event, GenerationId, NodeId, Position, SessionId, Timestamp, UserId};
 
 use presence::{InSession, User};
 
-/// The most finished or running texts kept per session; the oldest go first.
+/// The most texts kept per session, and of as many generations what is counted; the oldest go
+/// first.
 const TEXTS_MAX: usize = 64;
 
 /// What the nodes of one process share.
@@ -28,6 +30,7 @@ const TEXTS_MAX: usize = 64;
 pub struct SharedMemory {
     state: Arc<Mutex<State>>,
     limits: Arc<Gcra>,
+    spent: Arc<Spent>,
 }
 
 /// From how many sessions on the idle ones are looked for.
@@ -49,6 +52,9 @@ struct SessionState {
     revision: u64,
     events: VecDeque<(Position, Arc<Event>)>,
     texts: BTreeMap<(GenerationId, u32), String>,
+    /// The newest attempts, where it is not the first.
+    newest: BTreeMap<GenerationId, u32>,
+    tallies: BTreeMap<GenerationId, Tally>,
     subscribers: HashSet<NodeId>,
     users: InSession,
 }
@@ -61,6 +67,8 @@ impl Default for SessionState {
             revision: 0,
             events: VecDeque::new(),
             texts: BTreeMap::new(),
+            newest: BTreeMap::new(),
+            tallies: BTreeMap::new(),
             subscribers: HashSet::new(),
             users: InSession::default(),
         }
@@ -113,6 +121,18 @@ impl State {
 }
 
 impl SessionState {
+    /// Whether no later attempt has begun, as far as is known here. Known from then on: this one.
+    fn is_newest(&mut self, generation: GenerationId, attempt: u32) -> bool {
+        let newest = self.newest.get(&generation).copied().unwrap_or(1).max(attempt);
+        if newest > 1 {
+            self.newest.insert(generation, newest);
+        }
+        while self.newest.len() > TEXTS_MAX {
+            self.newest.pop_first();
+        }
+        newest == attempt
+    }
+
     fn append(&mut self, event: Arc<Event>, events_max: usize) -> Position {
         if self.head.epoch == 0 {
             self.head.epoch = u64::try_from(Timestamp::now().as_millis()).unwrap_or(1).max(1);

@@ -104,7 +104,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Frame> {
         b"S1" => Some(Frame::Signal(codec::decode_signal(body).ok()?)),
         b"P1" => Some(Frame::Ping(std::str::from_utf8(body).ok()?.parse().ok()?)),
         b"A1" => Some(Frame::News(read_news(body)?)),
-        b"N1" => stop(std::str::from_utf8(body).ok()?),
+        b"N1" => Some(Frame::Notice(read_notice(std::str::from_utf8(body).ok()?)?)),
         _ => None,
     }
 }
@@ -127,12 +127,12 @@ fn chunk(body: &[u8]) -> Option<Frame> {
     }))
 }
 
-fn stop(body: &str) -> Option<Frame> {
+fn read_notice(body: &str) -> Option<Notice> {
+    if let Some(generation) = body.strip_prefix("run ") {
+        return Some(Notice::Run { generation: generation.parse().ok()? });
+    }
     let (generation, by) = body.strip_prefix("stop ")?.split_once(' ')?;
-    Some(Frame::Notice(Notice::Stop {
-        generation: generation.parse().ok()?,
-        by: UserId::new(by).ok()?,
-    }))
+    Some(Notice::Stop { generation: generation.parse().ok()?, by: UserId::new(by).ok()? })
 }
 
 fn read_news(body: &[u8]) -> Option<News> {
@@ -177,20 +177,32 @@ mod tests {
         for garbage in [r#"A1{"rain":{}}"#, r#"A1{"disconnect":{"user":""}}"#, "A1", "A2{}"] {
             assert!(decode(garbage.as_bytes()).is_none(), "{garbage}");
         }
-        for garbage in ["", "C", "C2x", "E1", "E1x-y z", "E112-1 {}", "P1x", "N1go", "ZZ", "S1{}"] {
+        for garbage in [
+            "",
+            "C",
+            "C2x",
+            "E1",
+            "E1x-y z",
+            "E112-1 {}",
+            "P1x",
+            "N1go",
+            "N1run",
+            "N1run x",
+            "ZZ",
+            "S1{}",
+        ] {
             assert!(decode(garbage.as_bytes()).is_none(), "{garbage}");
         }
         assert!(decode(&[0xff; 80]).is_none());
     }
 
     #[test]
-    fn a_stop_carries_a_user_id_with_spaces() {
-        let sent = Notice::Stop {
-            generation: GenerationId::new(),
-            by: UserId::new("a b c").expect("valid"),
-        };
-        let Some(Frame::Notice(read)) = decode(notice(&sent).as_bytes()) else { panic!() };
-        assert_eq!(read, sent);
+    fn notices_read_back_as_they_were_written_with_spaces_in_a_user_id() {
+        let (generation, by) = (GenerationId::new(), UserId::new("a b c").expect("valid"));
+        for sent in [Notice::Stop { generation, by }, Notice::Run { generation }] {
+            let Some(Frame::Notice(read)) = decode(notice(&sent).as_bytes()) else { panic!() };
+            assert_eq!(read, sent);
+        }
     }
 
     #[test]

@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use tokio::time::timeout;
 
 use super::super::gcra::each;
+use super::super::spent::window_ms;
 use super::super::{Limits, Registry};
 use super::log::number;
 use super::scripts::call;
-use super::{Redis, limit_key};
+use super::{Redis, limit_key, spent_key};
 use crate::domain::{Budget, Rate, UserId};
 
 /// How long Redis may take.
@@ -39,7 +40,26 @@ impl Limits for Redis {
         shared.limits.count(user, action, rate)
     }
 
-    async fn spend(&self, _user: &UserId, _tokens: u64, _budget: Budget) -> Result<(), Duration> {
-        Ok(())
+    async fn spend(&self, user: &UserId, tokens: u64, budget: Budget) -> Result<(), Duration> {
+        let shared = &self.shared;
+        // Always, so that an outage does not give back what was spent here.
+        let here = shared.spent.spend(user, tokens, budget);
+        if self.is_up() {
+            let window = window_ms(budget);
+            let asked = call(
+                &shared.commands,
+                &shared.scripts.spend,
+                vec![spent_key(user, window)],
+                // Redis counts up to 2^63.
+                [window, tokens, budget.tokens].map(|n| number(n.min(1 << 52))).to_vec(),
+            );
+            match timeout(ANSWERED_WITHIN, asked).await {
+                Ok(Ok(0_u64)) => return Ok(()),
+                Ok(Ok(wait)) => return Err(Duration::from_millis(wait)),
+                Ok(Err(error)) => tracing::debug!(%error, "spend in Redis"),
+                Err(_) => tracing::debug!("Redis is late; spending here"),
+            }
+        }
+        here
     }
 }

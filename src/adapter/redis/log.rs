@@ -9,13 +9,15 @@ use fred::types::Value;
 
 use super::super::{AdapterError, Appended, Earlier, Head, Log, Page, Registry, StoredAppended};
 use super::scripts::call;
-use super::{Redis, channel, frame, log_key, revision_key, text_key, unavailable};
+use super::{Redis, channel, frame, log_key, newest_key, revision_key, text_key, unavailable};
 use crate::codec;
 use crate::domain::{Chunk, Event, EventKind, GenerationId, Position, SessionId, Signal};
 use crate::telemetry::metrics;
 
 /// Beyond the end of any text; Redis keeps at most 512 MiB in a string.
 const TEXT_END: usize = 1 << 30;
+/// How many older attempts' texts are looked for; a generation is not taken over as often.
+const OLDER_MAX: usize = 32;
 
 #[async_trait]
 impl Log for Redis {
@@ -25,35 +27,31 @@ impl Log for Redis {
         chunk: Chunk,
     ) -> Result<Appended, AdapterError> {
         let shared = &self.shared;
-        let (state, n): (i64, u64) = call(
-            &shared.commands,
-            &shared.scripts.append_chunk,
-            vec![text_key(session, chunk.generation, chunk.attempt), channel(session)],
-            vec![
-                number(chunk.offset),
-                Value::Bytes(frame::chunk_header(&chunk)),
-                Value::Bytes(Bytes::copy_from_slice(chunk.delta.as_bytes())),
-                number(ms(shared.options.log_ttl)),
-            ],
-        )
-        .await
-        .map_err(|source| unavailable("append chunk", source))?;
+        let mut keys = vec![text_key(session, chunk.generation, chunk.attempt), channel(session)];
+        let mut arguments = vec![
+            number(chunk.offset),
+            Value::Bytes(frame::chunk_header(&chunk)),
+            Value::Bytes(Bytes::copy_from_slice(chunk.delta.as_bytes())),
+            number(ms(shared.options.log_ttl)),
+        ];
+        if chunk.offset == 0 {
+            keys.push(newest_key(session, chunk.generation));
+            arguments.push(number(u64::from(chunk.attempt)));
+        }
+        let (state, n): (i64, u64) =
+            call(&shared.commands, &shared.scripts.append_chunk, keys, arguments)
+                .await
+                .map_err(|source| unavailable("append chunk", source))?;
         if state < 0 {
             return Ok(Appended::Short { len: n });
         }
-        if state > 0 {
-            published();
-        }
-        shared
-            .state()
-            .touched
-            .entry(session.clone())
-            .or_default()
-            .insert((chunk.generation, chunk.attempt));
+        let heard = if state > 0 { n } else { 0 };
+        published(heard);
+        self.touch_text(session, chunk.generation, chunk.attempt);
         if let Some(feed) = shared.feed() {
             feed.chunk(session, chunk);
         }
-        Ok(Appended::Done { heard: if state > 0 { n } else { 0 } })
+        Ok(Appended::Done { heard })
     }
 
     fn show(&self, session: &SessionId, chunk: Chunk) {
@@ -73,7 +71,7 @@ impl Log for Redis {
         session: &SessionId,
         event: Arc<Event>,
     ) -> Result<Position, AdapterError> {
-        let id: String = call(
+        let (id, heard): (String, u64) = call(
             &self.shared.commands,
             &self.shared.scripts.append_event,
             vec![log_key(session), channel(session)],
@@ -81,7 +79,7 @@ impl Log for Redis {
         )
         .await
         .map_err(|source| unavailable("append event", source))?;
-        self.appended(session, &id, event)
+        self.appended(session, &id, heard, event)
     }
 
     async fn append_stored(
@@ -93,7 +91,7 @@ impl Log for Redis {
     ) -> Result<StoredAppended, AdapterError> {
         let mut arguments = self.append_arguments(session, &event);
         arguments.extend([number(revision), number(u64::from(earlier == Earlier::Required))]);
-        let (id, last): (String, u64) = call(
+        let (id, last, heard): (String, u64, u64) = call(
             &self.shared.commands,
             &self.shared.scripts.append_stored,
             vec![log_key(session), channel(session), revision_key(session)],
@@ -104,13 +102,13 @@ impl Log for Redis {
         if id.is_empty() {
             return Ok(StoredAppended::Early { last });
         }
-        self.appended(session, &id, event).map(StoredAppended::At)
+        self.appended(session, &id, heard, event).map(StoredAppended::At)
     }
 
     async fn signal(&self, session: &SessionId, signal: Signal) -> Result<(), AdapterError> {
         let frame = Value::Bytes(frame::signal(&signal).into());
         let heard: Result<u64, _> = self.shared.commands.spublish(channel(session), frame).await;
-        heard.map(|_| published()).map_err(|source| unavailable("publish signal", source))
+        heard.map(published).map_err(|source| unavailable("publish signal", source))
     }
 
     async fn subscribe(&self, session: &SessionId) -> Result<(), AdapterError> {
@@ -182,20 +180,33 @@ impl Log for Redis {
 
     async fn take_text(
         &self,
-        _session: &SessionId,
-        _generation: GenerationId,
-        _attempt: u32,
+        session: &SessionId,
+        generation: GenerationId,
+        attempt: u32,
     ) -> Result<String, AdapterError> {
-        todo!()
+        let older = (1..attempt).rev().take(OLDER_MAX);
+        let mut keys = vec![newest_key(session, generation)];
+        keys.extend(
+            std::iter::once(attempt).chain(older).map(|n| text_key(session, generation, n)),
+        );
+        let arguments = vec![number(u64::from(attempt)), number(ms(self.shared.options.log_ttl))];
+        let taken: Bytes =
+            call(&self.shared.commands, &self.shared.scripts.take_text, keys, arguments)
+                .await
+                .map_err(|source| unavailable("take text", source))?;
+        self.touch_text(session, generation, attempt);
+        String::from_utf8(taken.into()).map_err(|_| malformed("take text", "not UTF-8"))
     }
 
     async fn drop_text(
         &self,
-        _session: &SessionId,
-        _generation: GenerationId,
-        _attempt: u32,
+        session: &SessionId,
+        generation: GenerationId,
+        attempt: u32,
     ) -> Result<(), AdapterError> {
-        todo!()
+        let dropped: Result<u64, _> =
+            self.shared.commands.unlink(text_key(session, generation, attempt)).await;
+        dropped.map(drop).map_err(|source| unavailable("drop text", source))
     }
 
     async fn head(
@@ -233,16 +244,23 @@ impl Redis {
         ]
     }
 
+    /// Has the periodic check renew a text.
+    fn touch_text(&self, session: &SessionId, generation: GenerationId, attempt: u32) {
+        let mut state = self.shared.state();
+        state.touched.entry(session.clone()).or_default().insert((generation, attempt));
+    }
+
     /// Notes that an event was appended, and hands it to this node's own readers.
     fn appended(
         &self,
         session: &SessionId,
         id: &str,
+        heard: u64,
         event: Arc<Event>,
     ) -> Result<Position, AdapterError> {
         let shared = &self.shared;
         let position = frame::position(id).ok_or_else(|| malformed("append event", id))?;
-        published();
+        published(heard);
         shared.know(session, position);
         shared.state().touched.entry(session.clone()).or_default();
         if let Some(feed) = shared.feed() {
@@ -281,8 +299,9 @@ impl Redis {
     }
 }
 
-fn published() {
-    metrics::handles().events_published.increment(1);
+/// What nobody hears is not published.
+fn published(heard: u64) {
+    metrics::handles().events_published.increment(u64::from(heard > 0));
 }
 
 pub(super) fn number(n: u64) -> Value {

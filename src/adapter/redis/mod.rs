@@ -3,10 +3,12 @@
 //! Keys, all of one session on one shard by their hash tag:
 //! `tc:{<session>}:log` (stream: ids `<epoch>-<seq>`, field `e` = the event) ·
 //! `tc:{<session>}:rev` (string: the highest revision of the store's in the log) ·
-//! `tc:{<session>}:text:<generation>:<attempt>` (string) · `tc:{<session>}:online` (hash) and
+//! `tc:{<session>}:text:<generation>:<attempt>` (string) · `tc:{<session>}:newest:<generation>`
+//! (string: the attempt that took the text over; none before) · `tc:{<session>}:tally:<generation>`
+//! (hash: what is counted of it) · `tc:{<session>}:online` (hash) and
 //! `tc:{<session>}:recent` (sorted set), see `scripts/presence.rs` · the channel `tc:{<session>}`.
 //! Of a user: `tc:{user:<user>}:devices` (hash), see `scripts/devices.rs` ·
-//! `tc:{user:<user>}:limit:<action>` (string). Of a node: the channel `tc:node:{<node>}` ·
+//! `tc:{user:<user>}:limit:<action>` and `tc:{user:<user>}:spent:<window in ms>` (strings). Of a node: the channel `tc:node:{<node>}` ·
 //! `tc:{node:<label>}:held` (sorted set: what others take out if it dies). Of all: the channel
 //! `tc:all` · `tc:nodes` and `tc:{tc:nodes}:dead` (sorted sets), see `scripts/nodes.rs`.
 //!
@@ -40,6 +42,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Notify;
 
 use super::gcra::Gcra;
+use super::spent::Spent;
 use super::{Adapter, AdapterError, Feed, News, Notice, Registry, Sinks};
 use crate::domain::{GenerationId, NodeId, Position, SessionId, UserId};
 use crate::lifecycle::Tasks;
@@ -87,6 +90,8 @@ struct Shared {
     ponged: AtomicU64,
     /// Decides where Redis does not.
     limits: Gcra,
+    /// The same of budgets.
+    spent: Spent,
     /// What this node has must be said again now.
     renew: Notify,
     /// An absence was dropped, and there has been no room since.
@@ -144,6 +149,7 @@ impl Redis {
             pinged: AtomicU64::new(0),
             ponged: AtomicU64::new(0),
             limits: Gcra::default(),
+            spent: Spent::default(),
             renew: Notify::new(),
             untold: AtomicBool::new(false),
         });
@@ -257,6 +263,14 @@ fn text_key(session: &SessionId, generation: GenerationId, attempt: u32) -> Stri
     format!("tc:{{{session}}}:text:{generation}:{attempt}")
 }
 
+fn newest_key(session: &SessionId, generation: GenerationId) -> String {
+    format!("tc:{{{session}}}:newest:{generation}")
+}
+
+fn tally_key(session: &SessionId, generation: GenerationId) -> String {
+    format!("tc:{{{session}}}:tally:{generation}")
+}
+
 fn online_key(session: &SessionId) -> String {
     format!("tc:{{{session}}}:online")
 }
@@ -275,6 +289,10 @@ fn devices_key(user: &UserId) -> String {
 
 fn limit_key(user: &UserId, action: &str) -> String {
     format!("tc:{{user:{}}}:limit:{action}", tag(user))
+}
+
+fn spent_key(user: &UserId, window_ms: u64) -> String {
+    format!("tc:{{user:{}}}:spent:{window_ms}", tag(user))
 }
 
 fn held_key(label: &str) -> String {

@@ -18,7 +18,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use super::frame::{self, Frame};
 use super::log::ms;
 use super::{
-    ALL_CHANNEL, Shared, channel, log_key, node_channel, revision_key, session_of, text_key,
+    ALL_CHANNEL, Shared, channel, log_key, newest_key, node_channel, revision_key, session_of,
+    text_key,
 };
 use crate::domain::{GenerationId, SessionId};
 use crate::lifecycle::Tasks;
@@ -245,6 +246,10 @@ async fn keep(shared: &Shared, session: SessionId, texts: HashSet<(GenerationId,
     for (generation, attempt) in texts {
         let key = text_key(&session, generation, attempt);
         let _: Result<Value, _> = shared.commands.pexpire(key, ttl, None).await;
+        if attempt > 1 {
+            let newest = newest_key(&session, generation);
+            let _: Result<Value, _> = shared.commands.pexpire(newest, ttl, None).await;
+        }
     }
     let mut state = shared.state();
     if !state.subscribed.contains(&session) && !state.touched.contains_key(&session) {

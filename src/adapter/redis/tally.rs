@@ -1,36 +1,77 @@
 //! What is counted of running generations.
 
 use async_trait::async_trait;
+use fred::types::Value;
 
 use super::super::{AdapterError, Tallies, Tally};
-use super::Redis;
+use super::log::{ms, number};
+use super::scripts::call;
+use super::{Redis, tally_key, unavailable};
 use crate::domain::{GenerationId, SessionId};
 
 #[async_trait]
 impl Tallies for Redis {
     async fn tally(
         &self,
-        _session: &SessionId,
-        _generation: GenerationId,
-        _tally: Tally,
+        session: &SessionId,
+        generation: GenerationId,
+        tally: Tally,
     ) -> Result<(), AdapterError> {
-        Ok(())
+        let shared = &self.shared;
+        let counted: Result<Value, _> = call(
+            &shared.commands,
+            &shared.scripts.tally,
+            vec![tally_key(session, generation)],
+            vec![
+                number(ms(shared.options.log_ttl)),
+                number(tally.tokens),
+                number(u64::from(tally.errors)),
+                tally.first_token_ms.map_or_else(|| "".into(), number),
+            ],
+        )
+        .await;
+        counted.map(drop).map_err(|source| unavailable("tally", source))
     }
 
     async fn add_sent(
         &self,
-        _session: &SessionId,
-        _generation: GenerationId,
-        _bytes: u64,
+        session: &SessionId,
+        generation: GenerationId,
+        bytes: u64,
     ) -> Result<(), AdapterError> {
-        Ok(())
+        let shared = &self.shared;
+        let added: Result<Value, _> = call(
+            &shared.commands,
+            &shared.scripts.add_sent,
+            vec![tally_key(session, generation)],
+            vec![number(ms(shared.options.log_ttl)), number(bytes)],
+        )
+        .await;
+        added.map(drop).map_err(|source| unavailable("add to what was sent", source))
     }
 
     async fn tallied(
         &self,
-        _session: &SessionId,
-        _generation: GenerationId,
+        session: &SessionId,
+        generation: GenerationId,
     ) -> Result<Option<Tally>, AdapterError> {
-        Ok(None)
+        let shared = &self.shared;
+        let key = vec![tally_key(session, generation)];
+        let found: Vec<Option<u64>> =
+            call(&shared.commands, &shared.scripts.tallied, key, Vec::new())
+                .await
+                .map_err(|source| unavailable("read tally", source))?;
+        let &[tokens, errors, first_token_ms, sent_bytes] = &found[..] else {
+            return Err(AdapterError::Malformed {
+                doing: "read tally",
+                what: format!("{} fields", found.len()),
+            });
+        };
+        Ok(found.iter().any(Option::is_some).then(|| Tally {
+            tokens: tokens.unwrap_or(0),
+            first_token_ms,
+            errors: errors.and_then(|errors| u32::try_from(errors).ok()).unwrap_or(0),
+            sent_bytes: sent_bytes.unwrap_or(0),
+        }))
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tokencast::adapter::{Absence, Appended, Connected, Earlier, News, StoredAppended};
-use tokencast::domain::{GenerationId, Rate};
+use tokencast::adapter::{Absence, Appended, Connected, Earlier, News, StoredAppended, Tally};
+use tokencast::domain::{Budget, GenerationId, Rate};
 
 use super::{Node, chunk, event, session, someone};
 use crate::support::eventually;
@@ -172,6 +172,16 @@ async fn everything_works_on_a_cluster() {
     assert!(matches!(stored, StoredAppended::At(position) if position.seq == 2));
     let head = b.adapter.head(&session, &[(generation, 1)]).await.unwrap();
     assert_eq!((head.position.seq, head.text_lens), (2, vec![2]));
+    assert_eq!(b.adapter.take_text(&session, generation, 3).await.unwrap(), "ab");
+    b.adapter.drop_text(&session, generation, 3).await.unwrap();
+    let late = a.adapter.append_chunk(&session, chunk(generation, 0, "ab")).await.unwrap();
+    assert_eq!(late, Appended::Short { len: 0 });
+    a.adapter.add_sent(&session, generation, 1).await.unwrap();
+    a.adapter.tally(&session, generation, Tally::default()).await.unwrap();
+    assert!(b.adapter.tallied(&session, generation).await.unwrap().is_some());
+    let budget = Budget { tokens: 2, window: Duration::from_secs(1 << 38) };
+    assert_eq!(a.adapter.spend(&ada, 1, budget).await, Ok(()));
+    b.adapter.spend(&ada, 1, budget).await.unwrap_err();
     a.adapter.tell_all(News::Disconnect { user: ada.clone() }).await.unwrap();
     eventually("b hears the news", || async {
         (!b.heard.news.lock().unwrap().is_empty()).then_some(())

@@ -221,13 +221,15 @@ async fn signals_pass_to_subscribed_nodes_only(a: Node, b: Node) {
 }
 
 async fn a_notice_reaches_the_node_it_is_for(a: Node, b: Node) {
-    let notice = Notice::Stop { generation: GenerationId::new(), by: UserId::new("a b").unwrap() };
-    assert!(a.adapter.tell(b.id, notice.clone()).await.unwrap());
-    let received =
-        eventually("b gets the notice", || async { b.notices.lock().unwrap().try_recv().ok() })
-            .await;
-    assert_eq!(received, notice);
-    assert!(!a.adapter.tell(NodeId::new(), notice).await.unwrap(), "nobody is there");
+    let (generation, by) = (GenerationId::new(), UserId::new("a b").unwrap());
+    for notice in [Notice::Stop { generation, by }, Notice::Run { generation }] {
+        assert!(a.adapter.tell(b.id, notice.clone()).await.unwrap());
+        let received =
+            eventually("b gets the notice", || async { b.notices.lock().unwrap().try_recv().ok() })
+                .await;
+        assert_eq!(received, notice);
+        assert!(!a.adapter.tell(NodeId::new(), notice).await.unwrap(), "nobody is there");
+    }
 }
 
 async fn news_reach_every_node(a: Node, b: Node) {

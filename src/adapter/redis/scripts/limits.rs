@@ -16,3 +16,26 @@ end
 redis.call('SET', KEYS[1], string.format('%.0f', free_at), 'PX', math.ceil((free_at - now) / 1000))
 return 0
 ";
+
+/// Spends tokens in the window of the clock that it is now; with 0 only asks. The count ends with
+/// its window.
+///
+/// KEYS: what was spent. ARGV: the window in ms, tokens, how many there are. Answers 0, or after
+/// how many ms the window ends where nothing is left.
+pub(super) const SPEND: &str = concat!(
+    now!(),
+    r"
+local left = ARGV[1] - now % ARGV[1]
+local spent = 0
+if ARGV[2] == '0' then
+  spent = tonumber(redis.call('GET', KEYS[1]) or 0)
+else
+  spent = redis.call('INCRBY', KEYS[1], ARGV[2])
+  redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', now + left))
+end
+if spent >= tonumber(ARGV[3]) then
+  return left
+end
+return 0
+"
+);

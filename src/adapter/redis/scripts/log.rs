@@ -2,14 +2,25 @@
 
 /// Appends to a text at an expected offset and publishes.
 ///
-/// KEYS: text, channel. ARGV: offset, header, delta, time to live in ms (set with the first
-/// bytes; the periodic check renews it). Answers `{state, n}`: `{1, heard}` appended,
-/// `{0, len}` nothing new, `{-1, len}` too short. A partly applied chunk is published whole:
-/// readers cut by offset.
+/// KEYS: text, channel; for offset 0 the generation's newest attempt, too. ARGV: offset, header,
+/// delta, time to live in ms (set with the first bytes; the periodic check renews it); for offset
+/// 0 the attempt, too. Answers `{state, n}`: `{1, heard}` appended, `{0, len}` nothing new,
+/// `{-1, len}` too short. A partly applied chunk is published whole: readers cut by offset.
+///
+/// Where a later attempt has taken the text, the offset refuses an earlier one, but for offset 0:
+/// only there the newest attempt is asked for.
 pub(super) const APPEND_CHUNK: &str = r"
 local len = redis.call('STRLEN', KEYS[1])
 local offset = tonumber(ARGV[1])
 if len == offset then
+  if len == 0 then
+    local newest, attempt = tonumber(redis.call('GET', KEYS[3]) or 1), tonumber(ARGV[5])
+    if newest > attempt then
+      return {-1, 0}
+    elseif newest < attempt then
+      redis.call('SET', KEYS[3], ARGV[5], 'PX', ARGV[4])
+    end
+  end
   redis.call('APPEND', KEYS[1], ARGV[3])
 elseif len < offset then
   return {-1, len}
@@ -24,8 +35,32 @@ end
 return {1, redis.call('SPUBLISH', KEYS[2], ARGV[2] .. ARGV[3])}
 ";
 
-/// Appends the event `ARGV[3]` to the log `KEYS[1]`, publishes it on `KEYS[2]`, and has its `id`.
-/// Where the log is gone or shorter than known, a new epoch begins: above the old one and not
+/// Makes the newest older text that of an attempt, and refuses the older attempts from then on.
+///
+/// KEYS: the generation's newest attempt, the attempt's text, those of older attempts, the newest
+/// first. ARGV: attempt, time to live in ms. Answers the text.
+pub(super) const TAKE_TEXT: &str = r"
+if tonumber(redis.call('GET', KEYS[1]) or 1) <= tonumber(ARGV[1]) then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+end
+local taken = redis.call('STRLEN', KEYS[2]) > 0
+for i = 3, #KEYS do
+  if taken then
+    redis.call('UNLINK', KEYS[i])
+  elseif redis.call('STRLEN', KEYS[i]) > 0 then
+    redis.call('RENAME', KEYS[i], KEYS[2])
+    taken = true
+  end
+end
+if not taken then
+  return ''
+end
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+return redis.call('GET', KEYS[2])
+";
+
+/// Appends the event `ARGV[3]` to the log `KEYS[1]`, publishes it on `KEYS[2]`, and has its `id`
+/// and how many `heard` of it. Where the log is gone or shorter than known, a new epoch begins: above the old one and not
 /// below Redis' clock.
 macro_rules! append {
     () => {
@@ -60,7 +95,7 @@ if not id then
     redis.call('PEXPIRE', KEYS[1], ARGV[4])
   end
 end
-redis.call('SPUBLISH', KEYS[2], 'E1' .. id .. ' ' .. ARGV[3])
+local heard = redis.call('SPUBLISH', KEYS[2], 'E1' .. id .. ' ' .. ARGV[3])
 "
     };
 }
@@ -68,19 +103,19 @@ redis.call('SPUBLISH', KEYS[2], 'E1' .. id .. ' ' .. ARGV[3])
 /// Appends to a log and publishes.
 ///
 /// KEYS: log, channel. ARGV: the epoch and seq that the node knows the log to have reached, the
-/// event, time to live in ms. Answers the new entry's id.
-pub(super) const APPEND_EVENT: &str = concat!(append!(), "return id\n");
+/// event, time to live in ms. Answers `{id, heard}`: the new entry's id, and how many nodes heard.
+pub(super) const APPEND_EVENT: &str = concat!(append!(), "return {id, heard}\n");
 
 /// Appends an event that the store has, in the order of the store's revisions.
 ///
 /// KEYS: log, channel, revision. ARGV: as above, then the event's revision, and 1 where the log
-/// must have those before it. Answers `{id, last}`; the id is empty where nothing was appended.
+/// must have those before it. Answers `{id, last, heard}`; the id is empty where nothing was appended.
 pub(super) const APPEND_STORED: &str = concat!(
     r"
 local last = tonumber(redis.call('GET', KEYS[3]) or 0)
 local revision = tonumber(ARGV[5])
 if ARGV[6] == '1' and revision > last + 1 then
-  return {'', last}
+  return {'', last, 0}
 end
 ",
     append!(),
@@ -88,7 +123,7 @@ end
 if revision > last then
   redis.call('SET', KEYS[3], ARGV[5], 'PX', ARGV[4])
 end
-return {id, last}
+return {id, last, heard}
 "
 );
 

@@ -17,6 +17,7 @@ mod limits;
 mod log;
 mod nodes;
 mod presence;
+mod tally;
 
 use std::time::Instant;
 
@@ -45,6 +46,7 @@ macro_rules! scripts {
 
 scripts! {
     append_chunk = log::APPEND_CHUNK;
+    take_text = log::TAKE_TEXT;
     append_event = log::APPEND_EVENT;
     append_stored = log::APPEND_STORED;
     head = log::HEAD;
@@ -59,6 +61,10 @@ scripts! {
     hold_claim = nodes::HOLD_CLAIM;
     resign = nodes::RESIGN;
     count = limits::COUNT;
+    spend = limits::SPEND;
+    tally = tally::TALLY;
+    add_sent = tally::ADD_SENT;
+    tallied = tally::READ;
 }
 
 /// Calls a script by its hash; where Redis has forgotten it (a restart, `SCRIPT FLUSH`), gives it
