@@ -24,7 +24,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::adapter::{Notice, SharedAdapter};
-use crate::domain::{Budget, Generation, GenerationId, NodeId, Role, UserId};
+use crate::domain::{AgentId, Budget, Generation, GenerationId, NodeId, Role, UserId};
 use crate::lifecycle::Tasks;
 use crate::outbox::Outbox;
 use crate::store::{Heartbeat, Outgoing, SharedStore};
@@ -151,6 +151,12 @@ impl Generations {
     /// Stops a generation, if it runs here. Stored by the caller before.
     pub fn stop(&self, generation: GenerationId, by: &UserId) -> bool {
         self.shared.stop(generation, by)
+    }
+
+    /// The most tokens of an agent's answers, where a request says nothing; `None` where there is
+    /// no such agent, or it does not say.
+    pub fn tokens_max(&self, agent: &AgentId) -> Option<u32> {
+        self.shared.voices.speaker(agent)?.max_tokens
     }
 
     /// How many run here.

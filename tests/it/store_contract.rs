@@ -3,11 +3,13 @@
 
 mod accept;
 mod change;
+mod claim;
 mod database;
 mod end;
 mod history;
 mod life;
 mod member;
+mod node;
 mod persona;
 mod read;
 mod search;
@@ -99,8 +101,22 @@ contracts! {
         only_the_running_attempt_of_the_owner_ends_it
         a_generation_begins_for_its_owner_unless_it_is_to_stop
         a_stop_request_is_kept_until_the_end
-        a_stop_and_an_end_may_race
-        orphans_are_the_unfinished_generations_of_silent_nodes;
+        a_stop_and_an_end_may_race;
+    claim:
+        generations_are_claimable_when_nobody_runs_them
+        the_oldest_claimable_come_first
+        a_claim_begins_the_next_attempt_and_ends_the_one_before
+        of_racing_claims_one_succeeds
+        a_claim_that_comes_too_late_changes_nothing
+        a_released_generation_is_claimed_at_once
+        a_stop_and_the_first_token_outlive_a_takeover
+        a_claim_an_end_and_a_release_may_race;
+    node:
+        a_heartbeat_makes_and_renews_the_nodes_row
+        nodes_are_those_that_were_heard_lately
+        nodes_of_other_versions_are_understood
+        a_node_that_is_silent_for_an_hour_is_forgotten
+        a_node_that_retires_leaves_what_it_owned;
     read:
         a_session_is_made_once_and_seen_with_ones_own_part_in_it
         of_racing_makers_one_makes_the_session
@@ -115,7 +131,6 @@ contracts! {
         an_event_of_another_version_is_left_in_the_outbox
         what_was_acknowledged_outlives_a_restart
         nodes_may_start_together
-        a_heartbeat_makes_and_renews_the_nodes_row
         a_closed_store_is_unavailable
         a_lock_that_is_not_given_back_is_unavailable
         a_call_that_is_dropped_leaves_nothing_half_done;

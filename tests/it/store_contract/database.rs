@@ -161,6 +161,14 @@ impl Database {
         }
     }
 
+    /// A moment that lies `seconds` back by the database's clock, as a statement writes it.
+    pub(super) fn ago(&self, seconds: u32) -> String {
+        match self.place {
+            Place::Folder { .. } => format!("(unixepoch() - {seconds}) * 1000"),
+            Place::Schema { .. } => format!("clock_timestamp() - interval '{seconds} seconds'"),
+        }
+    }
+
     /// A moment as a statement writes it.
     pub(super) fn at(&self, seconds: u32) -> String {
         match self.place {

@@ -6,13 +6,16 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokencast::domain::{
     Author, Error, ErrorCode, EventKind, GenerationId, NodeId, Outcome, Status, StopReason,
-    Timestamp,
+    Timestamp, Usage,
 };
-use tokencast::store::{Finish, Finished, NewGeneration, StopRequested};
+use tokencast::store::{Finish, Finished, StopRequested};
 
 use super::database::{
-    Database, accepted, beat, completed, finished, messages, outbox, prompt, user, with_sessions,
+    Database, accepted, completed, finished, messages, outbox, prompt, user, with_sessions,
 };
+
+/// What the message of [`completed`] keeps of its usage: not what came out of a cache.
+const KEPT_USAGE: Usage = Usage { input_tokens: 3, output_tokens: 5, cached_tokens: 0 };
 
 pub(super) async fn an_answer_is_stored_with_the_event_that_ends_it(database: &Database) {
     let store = with_sessions(database, &["s"]).await;
@@ -20,7 +23,16 @@ pub(super) async fn an_answer_is_stored_with_the_event_that_ends_it(database: &D
     let first_token_at = Some(Timestamp::from_millis(1_767_323_045_678));
     let mut metadata = serde_json::Map::new();
     metadata.insert("partial".to_owned(), true.into());
-    let finish = Finish { first_token_at, metadata, ..completed(&generation) };
+    let usage = Usage { cached_tokens: 2, ..completed(&generation).usage };
+    let answered_by = Some(("second".to_owned(), "parrot-3".to_owned()));
+    let finish = Finish {
+        first_token_at,
+        metadata,
+        usage,
+        answered_by,
+        errors: 3,
+        ..completed(&generation)
+    };
     let (answer, outgoing) = finished(&store, &finish).await;
 
     assert_eq!((answer.id, answer.ordinal), (generation.message, 2));
@@ -29,20 +41,31 @@ pub(super) async fn an_answer_is_stored_with_the_event_that_ends_it(database: &D
     assert_eq!((answer.author, &*answer.content), (Author::Assistant, "the answer"));
     assert_eq!((answer.user.as_ref(), answer.agent.as_ref()), (None, Some(&generation.agent)));
     assert_eq!((answer.parent, answer.tokens), (Some(prompt.id), Some(4)));
-    assert_eq!((answer.usage, &answer.metadata), (Some(finish.usage), &finish.metadata));
+    assert_eq!((answer.usage, &answer.metadata), (Some(KEPT_USAGE), &finish.metadata));
     assert_eq!(messages(&store, "s").await, [prompt, answer.clone()]);
-    assert_eq!(outbox(&store).await, [before[0].clone(), outgoing.clone()]);
+    let kept: Vec<_> = outbox(&store).await.iter().map(|row| row.event.id).collect();
+    assert_eq!(kept, [before[0].event.id, outgoing.event.id]);
     let kind = EventKind::GenerationCompleted {
         generation: generation.id,
         message: Arc::new(answer.clone()),
         reason: StopReason::EndTurn,
-        usage: finish.usage,
+        usage,
     };
     assert_eq!(outgoing.event.kind, kind);
 
+    assert_eq!((generation.tokens, generation.errors), (None, 0));
     let stored = store.generation(generation.id).await.unwrap().unwrap();
     assert_eq!((stored.status, stored.first_token_at), (Status::Completed, first_token_at));
     assert!(stored.completed_at.unwrap() >= stored.created_at);
+    assert_eq!((stored.tokens, stored.errors, stored.attempt), (Some(4), 3, 1));
+    assert_eq!((&*stored.provider, &*stored.model), ("second", "parrot-3"));
+    let session = &generation.session;
+    let answers = store.answers_after(session, 0, 10).await.unwrap();
+    assert_eq!((answers[0].usage, answers[0].message.usage), (usage, Some(KEPT_USAGE)));
+    // As a node of the version before stores it.
+    database.execute("UPDATE stream SET usage = '{\"inputTokens\":1,\"outputTokens\":2}'").await;
+    let answers = store.answers_after(session, 0, 10).await.unwrap();
+    assert_eq!(answers[0].usage, Usage { input_tokens: 1, output_tokens: 2, cached_tokens: 0 });
 }
 
 pub(super) async fn each_outcome_has_its_status_and_event(database: &Database) {
@@ -80,6 +103,8 @@ pub(super) async fn each_outcome_has_its_status_and_event(database: &Database) {
         }
         let stored = store.generation(generation.id).await.unwrap().unwrap();
         assert_eq!(stored.status, outcome.status());
+        assert_eq!((&*stored.provider, &*stored.model), ("scripted", "parrot-1"));
+        assert_eq!(stored.tokens, Some(i64::MAX.unsigned_abs()), "as many as are kept");
         assert!(!store.owns(generation.id, generation.owner, 1).await.unwrap());
     }
     let failed = "SELECT count(*) FROM stream WHERE error IS NOT NULL AND status = 'failed'";
@@ -187,39 +212,4 @@ pub(super) async fn a_stop_and_an_end_may_race(database: &Database) {
             StopRequested::Unknown => panic!("it is known"),
         }
     }
-}
-
-pub(super) async fn orphans_are_the_unfinished_generations_of_silent_nodes(database: &Database) {
-    let store = with_sessions(database, &["s"]).await;
-    let (alive, dead) = (NodeId::new(), NodeId::new());
-    let by = |owner| NewGeneration { owner, ..prompt("s", "hello") };
-    let (of_alive, ..) = accepted(&store, &by(alive)).await;
-    let (of_dead, ..) = accepted(&store, &by(dead)).await;
-    let (over, ..) = accepted(&store, &by(dead)).await;
-    finished(&store, &completed(&over)).await;
-    let (of_nobody, ..) = accepted(&store, &by(NodeId::new())).await;
-    for node in [alive, dead] {
-        store.heartbeat(&beat(node, "10.0.0.1:3000", true)).await.unwrap();
-    }
-    let hour = Duration::from_secs(3600);
-    assert_eq!(store.claimable(hour, hour, 10).await.unwrap(), [], "all are young");
-
-    let long_ago = database.at(1);
-    database.execute(&format!("UPDATE stream SET created_at = {long_ago}")).await;
-    let ids = async |after| -> Vec<_> {
-        store
-            .claimable(after, after, 10)
-            .await
-            .unwrap()
-            .into_iter()
-            .map(|orphan| orphan.id)
-            .collect()
-    };
-    assert_eq!(ids(hour).await, [of_nobody.id], "the others' nodes have been heard");
-    database.execute(&format!("UPDATE node SET heartbeat_at = {long_ago}")).await;
-    store.heartbeat(&beat(alive, "10.0.0.1:3000", true)).await.unwrap();
-    let mut orphans = ids(hour).await;
-    orphans.sort();
-    assert_eq!(orphans, [of_dead.id, of_nobody.id], "and not {}", of_alive.id);
-    assert_eq!(store.claimable(hour, hour, 1).await.unwrap().len(), 1);
 }

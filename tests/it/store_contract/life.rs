@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokencast::domain::{EventId, NodeId};
+use tokencast::domain::EventId;
 use tokencast::store::{NewGeneration, StoreError, StoreOptions, connect, migrate};
 
 use super::database::{
-    Database, accepted, beat, completed, finished, messages, new_session, outbox, prompt, said,
-    session, user, with_sessions,
+    Database, accepted, completed, finished, messages, new_session, outbox, prompt, said, session,
+    user, with_sessions,
 };
 
 pub(super) async fn the_outbox_is_read_by_age_and_in_order_and_emptied(database: &Database) {
@@ -83,24 +83,6 @@ pub(super) async fn nodes_may_start_together(database: &Database) {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(kind);
     let each_once = std::fs::read_dir(folder).unwrap().count();
     assert_eq!(usize::try_from(database.number(applied).await).unwrap(), each_once);
-}
-
-pub(super) async fn a_heartbeat_makes_and_renews_the_nodes_row(database: &Database) {
-    let store = database.open().await;
-    let (node, other) = (NodeId::new(), NodeId::new());
-    store.heartbeat(&beat(node, "10.0.0.1:3000", true)).await.unwrap();
-    store.heartbeat(&beat(other, "10.0.0.2:3000", true)).await.unwrap();
-    let long_ago = database.at(1);
-    database.execute(&format!("UPDATE node SET heartbeat_at = {long_ago}")).await;
-    store.heartbeat(&beat(node, "10.0.0.3:3000", false)).await.unwrap();
-    let renewed = format!(
-        "SELECT count(*) FROM node WHERE id = {} AND address = '10.0.0.3:3000' \
-         AND NOT redis_up AND heartbeat_at >= started_at",
-        database.id(node.0)
-    );
-    assert_eq!(database.number(&renewed).await, 1);
-    let kept = format!("SELECT count(*) FROM node WHERE redis_up AND heartbeat_at = {long_ago}");
-    assert_eq!(database.number(&kept).await, 1);
 }
 
 pub(super) async fn a_closed_store_is_unavailable(database: &Database) {
