@@ -35,6 +35,7 @@ export type Change =
   | { type: "disconnected"; error?: string }
   | { type: "joined" }
   | { type: "history"; messages: Message[] }
+  | { type: "unread"; error: string }
   | { type: "thinking" }
   | { type: "chunk"; chunk: string }
   | { type: "message"; message: Message }
@@ -54,6 +55,9 @@ export function reduce(state: Conversation, change: Change): Conversation {
       return { ...state, joined: true, streaming: null, isThinking: false };
     case "history":
       return { ...state, messages: merge(change.messages, state.messages) };
+    case "unread":
+      // What is being written goes on all the same.
+      return { ...state, error: change.error };
     case "thinking":
       return { ...state, isThinking: true, streaming: null, error: null };
     case "chunk":

@@ -37,7 +37,7 @@ export function useChat(conversationId: string) {
       "chat:joined": (joined) => {
         if (!isHere(joined)) return;
         here({ type: "joined" });
-        history().catch((error: Error) => here({ type: "error", error: error.message }));
+        history().catch((error: Error) => here({ type: "unread", error: error.message }));
       },
       "chat:thinking": (thinking) => {
         if (isHere(thinking)) here({ type: "thinking" });

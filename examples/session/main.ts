@@ -21,6 +21,8 @@ const transcript = new Transcript();
 let hasHistory = false;
 /** An answer was asked for, and nothing of it is there yet. */
 let isThinking = false;
+/** Which stage of a pipeline speaks. */
+let stage = "";
 
 const socket: Socket<ServerToClientEvents, ClientToServerEvents> = io(`${server}/chat`, { auth: { token } });
 
@@ -59,6 +61,11 @@ socket.on("message:edited", (message) => {
 socket.on("stream:start", ({ streamId }) => {
   transcript.start(streamId);
   isThinking = true;
+  stage = "";
+  draw();
+});
+socket.on("pipeline:stage", ({ stage: name, status, index, total }) => {
+  stage = status === "started" ? `${name} (${index + 1} of ${total})` : "";
   draw();
 });
 socket.on("stream:chunk", ({ streamId, offset, delta }) => {
@@ -109,19 +116,24 @@ function ended(streamId: string, message?: Message) {
 
 async function loadHistory() {
   const path = `/api/chat/sessions/${encodeURIComponent(sessionId)}/messages?limit=100`;
-  const response = await fetch(server + path, { headers: { Authorization: `Bearer ${token}` } });
-  if (!response.ok) return say(`The history cannot be read (${response.status})`);
-  const { messages }: { messages: Message[] } = await response.json();
-  transcript.prepend(messages);
-  hasHistory = true;
-  draw();
+  const before = [...transcript.messages];
+  try {
+    const response = await fetch(server + path, { headers: { Authorization: `Bearer ${token}` } });
+    if (!response.ok) return say(`The history cannot be read (${response.status})`);
+    const { messages }: { messages: Message[] } = await response.json();
+    transcript.take(messages, before);
+    hasHistory = true;
+    draw();
+  } catch {
+    say("The history cannot be read (no connection)"); // the next connection reads it
+  }
 }
 
 function draw() {
   const answers = [...transcript.answers.values()];
   const state = !socket.connected ? "connecting" : isThinking ? "thinking" : answers.length ? "streaming" : "idle";
   main.dataset["state"] = state;
-  find("[role=status]").textContent = { connecting: "Connecting…", thinking: "Thinking…", streaming: "", idle: "" }[state];
+  find("[role=status]").textContent = { connecting: "Connecting…", thinking: `${stage || "Thinking"}…`, streaming: "", idle: "" }[state];
   send.disabled = state === "connecting";
   stop.hidden = answers.length === 0;
   list.replaceChildren(

@@ -34,10 +34,19 @@ export class Transcript {
     else this.messages[at] = message;
   }
 
-  /** Puts a page of older messages before those that are here. */
-  prepend(page: Message[]) {
-    const known = new Set(this.messages.map(({ id }) => id));
-    this.messages.unshift(...page.filter(({ id }) => !known.has(id)));
+  /**
+   * Puts the newest stored messages in their place. What was here before they were asked for (`before`) and is
+   * not among them is older; what has come since, and is not among them, is newer.
+   */
+  take(page: readonly Message[], before: readonly Message[]) {
+    const known = new Map(this.messages.map((message) => [message.id, message]));
+    const inPage = new Set(page.map(({ id }) => id));
+    const ids = new Set(before.map(({ id }) => id));
+    const others = this.messages.filter(({ id }) => !inPage.has(id));
+    const older = others.filter(({ id }) => ids.has(id));
+    const newer = others.filter(({ id }) => !ids.has(id));
+    // A message that was changed meanwhile came as it is now.
+    this.messages.splice(0, Infinity, ...older, ...page.map((message) => known.get(message.id) ?? message), ...newer);
   }
 
   /** Keeps the answers that still run; the others have ended. */

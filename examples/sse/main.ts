@@ -44,8 +44,7 @@ async function open() {
 
   source.onopen = async () => {
     say("");
-    if (isNew) await loadHistory();
-    isNew = false;
+    if (isNew) isNew = !(await loadHistory());
     isOpen = source.readyState === EventSource.OPEN;
     draw();
   };
@@ -60,8 +59,11 @@ async function open() {
       live.append(event.chunk);
       isThinking = false;
     } else if ("done" in event) {
-      for (const shown of list.querySelectorAll(`[data-id="${event.messageId}"]`)) shown.remove();
-      if (live) live.dataset["id"] = event.messageId;
+      if (live) {
+        // The history may have brought it already.
+        for (const shown of list.querySelectorAll(`[data-id="${event.messageId}"]`)) shown.remove();
+        live.dataset["id"] = event.messageId;
+      }
     }
     draw();
   };
@@ -109,11 +111,14 @@ function end() {
   isThinking = false;
 }
 
-/** Shows what is stored, and after it what the stream has brought meanwhile. */
-async function loadHistory() {
+/** Shows what is stored, and after it what the stream has brought meanwhile. `false` where it cannot be read. */
+async function loadHistory(): Promise<boolean> {
   const before = new Set([...list.children].filter((shown) => shown !== live));
   const response = await ask(`/api/chat/sessions/${encodeURIComponent(sessionId)}/messages?limit=100`);
-  if (!response.ok) return say(`The history cannot be read (${response.status || "no connection"})`);
+  if (!response.ok) {
+    say(`The history cannot be read (${response.status || "no connection"})`);
+    return false;
+  }
   const { messages }: { messages: Message[] } = await response.json();
   const ids = new Set(messages.map(({ id }) => id));
   const since = [...list.querySelectorAll("li")].filter((shown) => !before.has(shown) && !ids.has(shown.dataset["id"] ?? ""));
@@ -123,12 +128,15 @@ async function loadHistory() {
     return element;
   });
   list.replaceChildren(...items, ...since);
+  return true;
 }
 
 /** Asks the server, as this user. One that cannot be reached is a response without a status. */
 async function ask(path: string, init?: RequestInit): Promise<Response> {
   try {
-    return await fetch(server + path, { ...init, headers });
+    const response = await fetch(server + path, { ...init, headers });
+    // All of it, since a connection may also break off in the middle.
+    return new Response(await response.arrayBuffer(), response);
   } catch {
     return Response.error();
   }

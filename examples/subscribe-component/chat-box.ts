@@ -27,6 +27,8 @@ export class ChatBox extends HTMLElement {
   #messages: Message[] = [];
   /** Whether what is shown is all there is, so that what follows the last message is enough. */
   #isComplete = false;
+  /** Whether it is subscribed, and has read what there was. */
+  #isOpen = false;
   /** The answer as far as it is written; `undefined` while none is. */
   #live: string | undefined;
 
@@ -49,10 +51,13 @@ export class ChatBox extends HTMLElement {
       this.#isComplete &&= lastMessageId !== undefined;
       socket.emit("subscribe", lastMessageId ? { sessionId, lastMessageId } : { sessionId });
     });
-    socket.on("disconnect", () => this.#show("connecting", "Connecting…"));
+    socket.on("disconnect", () => {
+      this.#isOpen = false;
+      this.#show("idle");
+    });
     socket.on("connect_error", (error) => {
       this.#say(error.message);
-      this.#show("connecting", "Connecting…");
+      this.#show("idle");
     });
 
     socket.on("messages:missed", ({ messages, hasMore }) => {
@@ -62,9 +67,12 @@ export class ChatBox extends HTMLElement {
     });
     socket.on("subscribed", async () => {
       this.#live = undefined; // one that still runs starts again, with `message:reset`
-      this.#show("idle");
       this.#say("");
+      const { id } = socket;
+      // Whatever is written now would stand in the history, and here once more.
       if (!this.#isComplete) await this.#loadHistory();
+      this.#isOpen = socket.connected && socket.id === id;
+      this.#show(this.#live === undefined ? "idle" : "streaming");
     });
 
     socket.on("message:new", (message) => {
@@ -103,21 +111,29 @@ export class ChatBox extends HTMLElement {
     this.#say("");
     this.#messages.push({ role: "user", content });
     this.#socket?.emit("message:send", { sessionId: this.#attribute("session"), content });
-    this.#show("thinking", "Thinking…");
+    this.#show("thinking");
   }
 
+  /** Shows the newest stored messages, before them what is older, and after them what came since. */
   async #loadHistory() {
     this.#forgetUnnumbered();
+    const before = new Set(this.#messages.map(({ id }) => id));
     const session = encodeURIComponent(this.#attribute("session"));
-    const response = await fetch(`${this.#attribute("server")}/api/chat/sessions/${session}/messages?limit=100`, {
-      headers: { Authorization: `Bearer ${this.#attribute("token")}` },
-    });
-    if (!response.ok) return this.#say(`The history cannot be read (${response.status})`);
-    const { messages }: { messages: Message[] } = await response.json();
-    const known = new Set(messages.map(({ id }) => id));
-    this.#messages = [...messages, ...this.#messages.filter(({ id }) => !known.has(id))];
-    this.#isComplete = true;
-    this.#draw();
+    try {
+      const response = await fetch(`${this.#attribute("server")}/api/chat/sessions/${session}/messages?limit=100`, {
+        headers: { Authorization: `Bearer ${this.#attribute("token")}` },
+      });
+      if (!response.ok) return this.#say(`The history cannot be read (${response.status})`);
+      const { messages }: { messages: Message[] } = await response.json();
+      const known = new Set(messages.map(({ id }) => id));
+      const others = this.#messages.filter(({ id }) => !known.has(id));
+      const older = others.filter(({ id }) => before.has(id));
+      this.#messages = [...older, ...messages, ...others.filter(({ id }) => !before.has(id))];
+      this.#isComplete = true;
+      this.#draw();
+    } catch {
+      this.#say("The history cannot be read (no connection)"); // the next connection reads it
+    }
   }
 
   /** Forgets what was written here without having an id yet: what arrived comes with what is read now. */
@@ -131,10 +147,11 @@ export class ChatBox extends HTMLElement {
     this.#messages.push({ ...(id && { id }), role, content });
   }
 
-  #show(state: "connecting" | "idle" | "thinking" | "streaming", status = "") {
-    this.#find("main").dataset["state"] = state;
-    this.#find("[role=status]").textContent = status;
-    this.#find("button").disabled = state === "connecting";
+  #show(state: "idle" | "thinking" | "streaming") {
+    const shown = this.#isOpen ? state : "connecting";
+    this.#find("main").dataset["state"] = shown;
+    this.#find("[role=status]").textContent = { connecting: "Connecting…", idle: "", thinking: "Thinking…", streaming: "" }[shown];
+    this.#find("button").disabled = !this.#isOpen;
     this.#draw();
   }
 

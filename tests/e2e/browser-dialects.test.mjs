@@ -1,6 +1,6 @@
 // The frontends of examples/ in a real browser whose network is not what it should be: polling first
-// and WebSocket after it, a page that is loaded again in the middle of an answer, and a cable that is
-// pulled out and plugged in again. Each ends with exactly what is stored.
+// and WebSocket after it, a page that is loaded again in the middle of an answer, a history that comes
+// late, and a cable that is pulled out and plugged in again. Each ends with exactly what is stored.
 
 import assert from 'node:assert/strict';
 import { after } from 'node:test';
@@ -18,8 +18,11 @@ const env = { ...model.env, CORS_ORIGIN: pages.origin };
 const isNetwork = (wrong) => /net::ERR_|WebSocket connection to/.test(wrong);
 
 suite('browser dialects', { nodes: 3, nginx: true, env }, (e2e) => {
-  for (const [n, { name, isLive }] of FRONTENDS.entries()) {
-    /** A frontend behind a cable of its own that has asked; `body` is in the middle of the answer. */
+  for (const [n, { name, isLive, history }] of FRONTENDS.entries()) {
+    /**
+     * A frontend behind a cable of its own that has asked; `body` is in the middle of the answer, and
+     * may give what is shown in the end.
+     */
     const midAnswer = (cluster, what, body) =>
       withBrowser(async (browser) => {
         const link = await startLink(cluster.url);
@@ -31,8 +34,7 @@ suite('browser dialects', { nodes: 3, nginx: true, env }, (e2e) => {
           const answer = await model.asked(prompt);
           answer.say('One, two, ');
           if (isLive) await frontend.untilLive(answer.text);
-          await body({ frontend, answer, link });
-          const shown = { user: [prompt], assistant: [answer.text] };
+          const shown = (await body({ frontend, answer, link })) ?? { user: [prompt], assistant: [answer.text] };
           await frontend.untilShown(shown);
           assert.deepEqual(await frontend.stored(cluster.nodes[0]), shown);
         } finally {
@@ -69,6 +71,64 @@ suite('browser dialects', { nodes: 3, nginx: true, env }, (e2e) => {
         answer.end();
         assert.deepEqual(frontend.wrong, []);
       }));
+
+    if (history) {
+      e2e(`${name}: the history was read before the end of an answer, and comes after it`, { timeout: 60_000 }, (cluster) =>
+        midAnswer(cluster, 'late', async ({ frontend, answer }) => {
+          const late = await frontend.holdHistory();
+          await frontend.page.reload();
+          await late.asked();
+          await frontend.untilLive('One, two, ');
+          answer.say('three.');
+          answer.end();
+          await eventually(
+            async () => {
+              assert.deepEqual(await frontend.texts('assistant'), [answer.text]);
+              return (await frontend.live()) === '';
+            },
+            { what: 'the answer is shown, and over' },
+          );
+          assert.deepEqual(await frontend.texts('user'), [], 'the history is not there yet');
+          late.release();
+          assert.deepEqual(frontend.wrong, []);
+        }));
+
+      e2e(`${name}: the history is read after the end of an answer that it was asked for in the middle of`, { timeout: 60_000 }, (cluster) =>
+        midAnswer(cluster, 'later', async ({ frontend, answer }) => {
+          const late = await frontend.holdHistory({ unread: true });
+          await frontend.page.reload();
+          await late.asked();
+          await frontend.untilLive('One, two, ');
+          answer.say('three.');
+          answer.end();
+          await eventually(async () => (await frontend.live()) === '', { what: 'the answer is over' });
+          late.release();
+          assert.deepEqual(frontend.wrong, []);
+        }));
+
+      e2e(`${name}: a question while the history is being read`, { timeout: 60_000 }, (cluster) =>
+        midAnswer(cluster, 'early', async ({ frontend, answer }) => {
+          const next = `And then, ${name}?`;
+          answer.end();
+          await frontend.until('idle');
+          const late = await frontend.holdHistory({ unread: true });
+          await frontend.page.reload();
+          await late.asked();
+          if (history === 'first') {
+            assert.equal(await frontend.state(), 'connecting', 'nothing can be asked yet');
+            late.release();
+          }
+          await frontend.ask(next);
+          const second = await model.asked(next);
+          late.release();
+          second.say('Nothing.');
+          second.end();
+          const shown = { user: [`early, ${name}?`, next], assistant: [answer.text, second.text] };
+          await frontend.untilShown(shown);
+          assert.deepEqual(frontend.wrong, []);
+          return shown;
+        }));
+    }
 
     for (const [when, isOver] of [['goes on', false], ['ends', true]]) {
       e2e(`${name}: the network is away while the answer ${when}`, { timeout: 90_000 }, (cluster) =>

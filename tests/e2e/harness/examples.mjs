@@ -16,13 +16,16 @@ import { AGENT } from './model.mjs';
 const EXAMPLES = resolve(dirname(fileURLToPath(import.meta.url)), '../../../examples');
 const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.map': 'application/json' };
 
-/** Each frontend, and whether its answers grow. */
+/**
+ * Each frontend, whether its answers grow, and when it reads the history: `first`, before anything can
+ * be asked, or `beside` all else. One without that is given it by its join.
+ */
 export const FRONTENDS = [
-  { name: 'session', isLive: true },
-  { name: 'subscribe-component', isLive: true },
-  { name: 'conversation-react', isLive: true },
+  { name: 'session', isLive: true, history: 'beside' },
+  { name: 'subscribe-component', isLive: true, history: 'first' },
+  { name: 'conversation-react', isLive: true, history: 'beside' },
   { name: 'persona', isLive: false },
-  { name: 'sse', isLive: true },
+  { name: 'sse', isLive: true, history: 'first' },
 ];
 
 /** Runs one of the examples' own scripts. */
@@ -88,6 +91,7 @@ export async function openFrontend(browser, { name, origin, url, session, sub })
   const frontend = {
     name, page, wrong, transports, jwt, sub,
     seen: () => page.evaluate(() => globalThis.seen),
+    state: () => page.locator('main').getAttribute('data-state'),
     until: (state) => page.locator(`main[data-state="${state}"]`).waitFor(),
     /** The texts of all messages that are shown with this role, byte for byte. */
     texts: (role) => page.locator(`[data-role="${role}"]`).allTextContents(),
@@ -100,13 +104,32 @@ export async function openFrontend(browser, { name, origin, url, session, sub })
       await page.getByRole('textbox', { name: 'Message' }).fill(prompt);
       await page.getByRole('button', { name: 'Send' }).click();
     },
+    /**
+     * From now on the history comes late: what the page asks for is read at once and held back or, with
+     * `unread`, not even read, until `release`. `asked` waits until it asks (and that is read).
+     */
+    async holdHistory({ unread = false } = {}) {
+      let count = 0;
+      const held = {};
+      const gate = new Promise((open) => {
+        held.release = open;
+      });
+      held.asked = () => eventually(() => count > 0, { what: `${name} asks for the history` });
+      await page.route(/\/messages\?/, async (route) => {
+        const early = unread ? undefined : await route.fetch();
+        count += 1;
+        await gate;
+        await route.fulfill({ response: early ?? (await route.fetch()) });
+      });
+      return held;
+    },
     /** Until it shows exactly these messages and is at rest. */
     untilShown: ({ user, assistant }) =>
       eventually(
         async () => {
           assert.deepEqual(await frontend.texts('user'), user);
           assert.deepEqual(await frontend.texts('assistant'), assistant);
-          assert.equal(await page.locator('main').getAttribute('data-state'), 'idle');
+          assert.equal(await frontend.state(), 'idle');
           return true;
         },
         { within: 20_000, what: `${name} shows all of it and is at rest` },
