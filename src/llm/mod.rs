@@ -2,22 +2,32 @@
 //!
 //! A provider turns a [`Request`] into a stream of [`Delta`]s. It must not know sessions, readers
 //! or storage, and it neither joins, retries nor times out between tokens: `generation` does.
-//! A new provider is one file, one line in [`provider`], and its recordings for the shared suite.
+//! A new provider is one file, a line each in [`provider`] and [`replay`], and its recordings for the
+//! shared suite.
 
+pub mod anthropic;
+mod calls;
+mod conversation;
 pub mod openai;
 mod prose;
+pub mod responses;
 pub mod scripted;
 mod sse;
 mod upstream;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use bytes::Bytes;
+use futures::stream::{BoxStream, Stream, StreamExt};
 use secrecy::SecretString;
 
+pub use self::anthropic::Anthropic;
+pub use self::conversation::{GATE, GO_ON};
 pub use self::openai::OpenAi;
+pub use self::responses::Responses;
 pub use self::scripted::{Scripted, script};
 use crate::domain::{Aside, StopReason, Usage};
 
@@ -50,10 +60,12 @@ pub struct Request {
     pub turns: Vec<Turn>,
     /// The beginning of the answer, written by an earlier attempt: only what follows it is to be
     /// said. Given back to the model as the provider allows: as its own turn to go on with, else
-    /// with an instruction. `max_tokens` still counts the whole answer where the provider can.
+    /// as its turn and an instruction, [`GO_ON`]. `max_tokens` still counts the whole answer where
+    /// the provider can, which of those here only the scripted one does.
     pub partial: Option<String>,
     /// The answer decides whether a pipeline goes on: a JSON object
-    /// `{ "proceed": bool, "output": string }`.
+    /// `{ "proceed": bool, "output": string }`. Models are told so by an instruction, [`GATE`], and
+    /// may still say anything else.
     pub is_gate: bool,
     /// 0 to 2; the provider's default where unset.
     pub temperature: Option<f64>,
@@ -106,11 +118,24 @@ impl ProviderError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Connect(_) | Self::Overloaded { .. } | Self::BrokenOff(_) => true,
-            Self::Status(status) => *status >= 500,
-            Self::Reported(_) | Self::Protocol(_) => false,
+            Self::Status(status) => *status == 408 || *status >= 500,
+            Self::Reported(word) => PASSING.contains(&word.as_str()),
+            Self::Protocol(_) => false,
         }
     }
 }
+
+/// What servers report when it is not the request's fault.
+const PASSING: [&str; 8] = [
+    "api_error",
+    "server_error",
+    "internal_error",
+    "internal_server_error",
+    "InternalServerError",
+    "timeout_error",
+    "500",
+    "504",
+];
 
 /// A model's answer as it comes. Dropping it closes the upstream connection.
 pub type Deltas = BoxStream<'static, Result<Delta, ProviderError>>;
@@ -187,8 +212,25 @@ pub fn provider(id: &str, settings: &Settings) -> Result<SharedProvider, SetupEr
     let Settings { base_url, api_key, connect_timeout, tokens_per_second, tokens } = settings;
     let base_url = base_url.as_deref();
     Ok(match id {
+        "anthropic" => Arc::new(Anthropic::new(base_url, api_key.as_ref(), *connect_timeout)?),
         "openai" => Arc::new(OpenAi::new(base_url, api_key.as_ref(), *connect_timeout)?),
+        "openai-responses" => {
+            Arc::new(Responses::new(base_url, api_key.as_ref(), *connect_timeout)?)
+        }
         "scripted" => Arc::new(Scripted::new(*tokens_per_second, *tokens)),
         unknown => return Err(SetupError::Unknown(unknown.to_owned())),
+    })
+}
+
+/// What the provider `id` makes of a response that was recorded, in `pieces` as they are cut: the
+/// same as of one that comes over HTTP. `None` where there is no such provider, or it asks nobody.
+pub fn replay(id: &str, pieces: impl Stream<Item = Bytes> + Send + 'static) -> Option<Deltas> {
+    let pieces = pieces.map(Ok);
+    let seam = String::new();
+    Some(match id {
+        "anthropic" => upstream::read(pieces, anthropic::Answer::default(), seam),
+        "openai" => upstream::read(pieces, openai::Answer::default(), seam),
+        "openai-responses" => upstream::read(pieces, responses::Answer::default(), seam),
+        _ => return None,
     })
 }

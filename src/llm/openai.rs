@@ -2,7 +2,7 @@
 //! llama.cpp, LM Studio, LiteLLM, …).
 //!
 //! Owns what is sent to `{base}/chat/completions` and how its chunks are read. Fields and types
-//! that it does not know are passed over, refusals, reasoning and tool calls too for now.
+//! that it does not know are passed over.
 //! <https://platform.openai.com/docs/api-reference/chat-streaming>
 
 use std::borrow::Cow;
@@ -13,11 +13,15 @@ use async_trait::async_trait;
 use http::{HeaderValue, header};
 use reqwest::{Client, Url};
 use secrecy::SecretString;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::calls::Calls;
+use super::conversation::{Conversation, Resumption, role};
+use super::responses::Annotation;
 use super::upstream::{self, Vocabulary};
-use super::{Delta, Deltas, Provider, ProviderError, Request, SetupError, Speaker};
+use super::wire::{self, lenient};
+use super::{Delta, Deltas, Provider, ProviderError, Request, SetupError};
 use crate::domain::{StopReason, Usage};
 
 /// Where it is asked unless told otherwise.
@@ -62,16 +66,18 @@ impl Provider for OpenAi {
     }
 
     async fn stream(&self, request: &Request) -> Result<Deltas, ProviderError> {
+        let conversation = Conversation::of(request, Resumption::Instruction);
+        let seam = conversation.seam.to_owned();
         let mut post = self
             .client
             .post(self.url.clone())
             .header(header::ACCEPT, "text/event-stream")
-            .json(&Body::of(request, self.limit));
+            .json(&Body::of(request, &conversation, self.limit));
         if let Some(authorization) = &self.authorization {
             post = post.header(header::AUTHORIZATION, authorization.clone());
         }
         let response = upstream::send(post).await?;
-        Ok(upstream::deltas(response, Answer::default()))
+        Ok(upstream::deltas(response, Answer::default(), seam))
     }
 }
 
@@ -121,15 +127,11 @@ struct StreamOptions {
 }
 
 impl<'a> Body<'a> {
-    fn of(request: &'a Request, limit: Limit) -> Self {
-        let system = request.system.iter().map(|content| Message { role: "system", content });
-        let turns = request.turns.iter().map(|turn| Message {
-            role: match turn.speaker {
-                Speaker::User => "user",
-                Speaker::Assistant => "assistant",
-            },
-            content: &turn.content,
-        });
+    fn of(request: &'a Request, conversation: &'a Conversation<'_>, limit: Limit) -> Self {
+        let system = conversation.system.iter();
+        let system = system.map(|content| Message { role: "system", content });
+        let turns = conversation.turns.iter();
+        let turns = turns.map(|(speaker, content)| Message { role: role(*speaker), content });
         Self {
             model: &request.model,
             messages: system.chain(turns).collect(),
@@ -147,36 +149,28 @@ impl<'a> Body<'a> {
 /// What is known of an answer besides its text. The reason to stop comes before the usage and the
 /// terminator, so it is kept until then.
 #[derive(Default)]
-struct Answer {
+pub(super) struct Answer {
+    calls: Calls,
     usage: Option<Usage>,
     reason: Option<StopReason>,
 }
 
 impl Vocabulary for Answer {
     fn read(&mut self, data: &str, deltas: &mut VecDeque<Delta>) -> Result<(), ProviderError> {
-        let data = data.trim();
-        if data.is_empty() {
-            return Ok(());
-        }
-        if data == DONE {
+        if data.trim() == DONE {
+            deltas.extend(self.calls.end_all().map(Delta::Aside));
             let reason = self.reason.take().unwrap_or(StopReason::EndTurn);
             deltas.push_back(Delta::Done(reason));
             return Ok(());
         }
-        if !data.starts_with('{') {
-            return Err(ProviderError::Protocol("a chunk that is not a JSON object"));
-        }
-        let chunk: Chunk<'_> = serde_json::from_str(data)
-            .map_err(|_| ProviderError::Protocol("a chunk that is not JSON"))?;
+        let Some(chunk) = wire::object::<Chunk<'_>>(data)? else { return Ok(()) };
         if let Some(error) = chunk.error(data) {
             return Err(error);
         }
         if let Some(choice) = chunk.choices.into_iter().flatten().next() {
-            let content = choice.delta.and_then(|delta| delta.content).unwrap_or_default();
-            if !content.is_empty() {
-                deltas.push_back(Delta::Text(content.into_owned()));
-            }
+            self.hear(choice.delta.unwrap_or_default(), deltas);
             if let Some(word) = choice.finish_reason.filter(|word| !word.is_empty()) {
+                deltas.extend(self.calls.end_all().map(Delta::Aside));
                 self.reason = Some(stop_reason(&word));
             }
         }
@@ -192,6 +186,36 @@ impl Vocabulary for Answer {
     /// Some servers close after the reason and send no terminator.
     fn ended(&mut self) -> Option<StopReason> {
         self.reason.take()
+    }
+}
+
+impl Answer {
+    fn hear(&mut self, delta: ChoiceDelta<'_>, deltas: &mut VecDeque<Delta>) {
+        // Some servers send both.
+        let thinking = delta.reasoning_content.filter(|thinking| !thinking.is_empty());
+        upstream::push_thinking(deltas, thinking.or(delta.reasoning));
+        upstream::push_text(deltas, delta.content);
+        // What the model says in place of an answer.
+        upstream::push_text(deltas, delta.refusal);
+        for fragment in delta.tool_calls.into_iter().flatten() {
+            self.join(fragment);
+        }
+        let annotations = delta.annotations.into_iter().flatten();
+        let sources = annotations.filter_map(|annotation| annotation.url_citation?.into_aside());
+        deltas.extend(sources.map(Delta::Aside));
+    }
+
+    /// A call's first fragment has its id and name, the others more of its input. Servers that
+    /// send whole calls may give all of them the index 0, or none.
+    fn join(&mut self, fragment: Fragment<'_>) {
+        let Fragment { index, id, function } = fragment;
+        let function = function.unwrap_or_default();
+        let id = id.unwrap_or_default();
+        let name = function.name.unwrap_or_default();
+        if !name.is_empty() && (id.is_empty() || self.calls.id(index) != Some(&*id)) {
+            self.calls.begin(index, &id, &name, "");
+        }
+        self.calls.add(index, &function.arguments.unwrap_or_default());
     }
 }
 
@@ -225,8 +249,7 @@ impl Chunk<'_> {
             None if self.object.as_deref() == Some("error") => chunk,
             None => return None,
         };
-        let reported: Reported<'_> = serde_json::from_str(body).unwrap_or_default();
-        Some(reported.into_error())
+        Some(wire::reported(body))
     }
 }
 
@@ -238,10 +261,46 @@ struct Choice<'a> {
     finish_reason: Option<Cow<'a, str>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct ChoiceDelta<'a> {
+    #[serde(default, deserialize_with = "lenient")]
+    content: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    refusal: Option<String>,
+    /// DeepSeek's word for it, also of llama.cpp and LM Studio.
+    #[serde(default, deserialize_with = "lenient")]
+    reasoning_content: Option<String>,
+    /// OpenRouter's word for it, also of Ollama and vLLM.
+    #[serde(default, deserialize_with = "lenient")]
+    reasoning: Option<String>,
     #[serde(borrow, default, deserialize_with = "lenient")]
-    content: Option<Cow<'a, str>>,
+    tool_calls: Option<Vec<Fragment<'a>>>,
+    #[serde(default, deserialize_with = "lenient")]
+    annotations: Option<Vec<Annotated>>,
+}
+
+#[derive(Deserialize)]
+struct Fragment<'a> {
+    #[serde(default, deserialize_with = "lenient")]
+    index: Option<u64>,
+    #[serde(borrow, default, deserialize_with = "lenient")]
+    id: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "lenient")]
+    function: Option<Function<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+struct Function<'a> {
+    #[serde(borrow, default, deserialize_with = "lenient")]
+    name: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "lenient")]
+    arguments: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Annotated {
+    #[serde(default, deserialize_with = "lenient")]
+    url_citation: Option<Annotation>,
 }
 
 #[derive(Deserialize)]
@@ -250,58 +309,27 @@ struct Tokens {
     prompt_tokens: Option<u64>,
     #[serde(default, deserialize_with = "lenient")]
     completion_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "lenient")]
+    prompt_tokens_details: Option<PromptTokens>,
+}
+
+#[derive(Deserialize)]
+struct PromptTokens {
+    #[serde(default, deserialize_with = "lenient")]
+    cached_tokens: Option<u64>,
 }
 
 impl Tokens {
     fn usage(self) -> Option<Usage> {
         let (input, output) = (self.prompt_tokens, self.completion_tokens);
         input.or(output)?;
+        let cached = self.prompt_tokens_details.and_then(|details| details.cached_tokens);
         Some(Usage {
             input_tokens: input.unwrap_or_default(),
             output_tokens: output.unwrap_or_default(),
-            cached_tokens: 0,
+            cached_tokens: cached.unwrap_or_default(),
         })
     }
-}
-
-#[derive(Default, Deserialize)]
-struct Reported<'a> {
-    #[serde(borrow, default, deserialize_with = "lenient")]
-    r#type: Option<Cow<'a, str>>,
-    #[serde(default, deserialize_with = "lenient")]
-    code: Option<serde_json::Value>,
-}
-
-impl Reported<'_> {
-    fn into_error(self) -> ProviderError {
-        let code = match self.code {
-            Some(serde_json::Value::String(code)) => code,
-            Some(serde_json::Value::Number(code)) => code.to_string(),
-            _ => String::new(),
-        };
-        let kind = self.r#type.as_deref().unwrap_or_default();
-        if is_overload(kind) || is_overload(&code) {
-            return ProviderError::Overloaded { retry_after: None };
-        }
-        let word = upstream::word(kind).or_else(|| upstream::word(&code));
-        ProviderError::Reported(word.unwrap_or_else(|| "error".to_owned()))
-    }
-}
-
-fn is_overload(word: &str) -> bool {
-    let word = word.to_ascii_lowercase();
-    matches!(word.as_str(), "429" | "503" | "529")
-        || ["overload", "rate_limit", "ratelimit", "unavailable"].iter().any(|w| word.contains(w))
-}
-
-/// A value where it has the type asked for, else `None`.
-fn lenient<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    let raw = <&'de RawValue>::deserialize(deserializer)?;
-    Ok(serde_json::from_str(raw.get()).ok())
 }
 
 #[cfg(test)]
@@ -324,7 +352,7 @@ mod tests {
             r#"{"choices":{"0":1}}"#,
             r#"{"choices":[{"delta":"x","finish_reason":7}],"usage":"much"}"#,
             r#"{"choices":[{"delta":{"content":[1,2]}}],"usage":{"prompt_tokens":-1}}"#,
-            r#"{"choices":[{"delta":{"content":null,"refusal":"no"}}],"usage":null,"error":null}"#,
+            r#"{"choices":[{"delta":{"content":null,"refusal":null,"tool_calls":[7]}}],"usage":null,"error":null}"#,
             r#"{"choices":[{"finish_reason":""}]}"#,
             r#"{"object":["error"]}"#,
             "{}",
@@ -338,30 +366,14 @@ mod tests {
     }
 
     #[test]
-    fn errors_after_200_are_told_apart_and_never_quoted() {
-        let error = |data| Answer::default().read(data, &mut VecDeque::new()).unwrap_err();
-        for data in [
-            r#"{"error":{"message":"m","type":"overloaded_error"}}"#,
-            r#"{"error":{"message":"m","type":"requests","code":"rate_limit_exceeded"}}"#,
-            r#"{"error":{"message":"m","type":"None","code":"429"}}"#,
-            r#"{"object":"error","message":"m","type":"ServiceUnavailableError","code":503}"#,
-        ] {
-            assert!(
-                matches!(error(data), ProviderError::Overloaded { retry_after: None }),
-                "{data}"
-            );
-        }
+    fn errors_after_200_have_two_shapes() {
         for (data, word) in [
             (r#"{"error":{"message":"m","type":"server_error","code":null}}"#, "server_error"),
             (r#"{"object":"error","message":"m","type":"BadRequestError"}"#, "BadRequestError"),
-            (r#"{"error":{"message":"secret","type":"a secret prompt","code":500}}"#, "500"),
-            (r#"{"error":{"message":"secret","type":"a secret prompt"}}"#, "error"),
             (r#"{"error":"a secret prompt"}"#, "error"),
         ] {
-            assert!(matches!(error(data), ProviderError::Reported(w) if w == word), "{data}");
-        }
-        for data in ["nonsense", "[1]", "{\"choices\":", "\"x\""] {
-            assert!(matches!(error(data), ProviderError::Protocol(_)), "{data}");
+            let error = Answer::default().read(data, &mut VecDeque::new()).unwrap_err();
+            assert!(matches!(error, ProviderError::Reported(w) if w == word), "{data}");
         }
     }
 }

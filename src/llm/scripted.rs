@@ -20,6 +20,10 @@ pub const TOKENS_MAX: u32 = 100_000;
 const TOKENS_PER_SECOND_MIN: f64 = 0.001;
 /// After so many tokens without a wait, other tasks get their turn.
 const TOKENS_PER_TURN: u32 = 32;
+/// What it answers as a gate, whatever is asked.
+const VERDICT: &str = "{\"proceed\":true,\"output\":\"This is tokencast's scripted model, not a \
+     language model: as a gate it lets everything pass.\"}";
+
 /// The scripted provider.
 #[derive(Debug, Clone, Copy)]
 pub struct Scripted {
@@ -61,7 +65,7 @@ impl Provider for Scripted {
             cached_tokens: 0,
         };
         let reason = match request.max_tokens {
-            Some(max) if max < self.tokens => StopReason::MaxTokens,
+            Some(max) if max < self.tokens && !request.is_gate => StopReason::MaxTokens,
             _ => StopReason::EndTurn,
         };
         let pace = self.tokens_per_second;
@@ -85,33 +89,44 @@ impl Provider for Scripted {
 /// [`Scripted`] streams, without its pace. The prompt is the last thing that a user said; the
 /// model counts too, the rest of the conversation does not.
 ///
-/// Where the request ends with the beginning of just this answer as the assistant's turn, what
-/// follows it: a takeover goes on exactly. `tokens` and `max_tokens` count the whole answer then,
-/// beginning included.
+/// Where the request's partial answer is the beginning of just this one, what follows it: a
+/// takeover goes on exactly. `tokens` and `max_tokens` count the whole answer then, beginning
+/// included. A gate lets everything pass, in a whole JSON object whatever the limits.
 pub fn script(request: &Request, tokens: u32) -> Vec<String> {
     Tokens::of(request, tokens).collect()
 }
 
 /// The tokens not yet told.
 struct Tokens {
-    prose: Prose,
-    /// What is left of the token that the request's beginning of the answer cut.
+    words: Words,
+    /// What is left of the token that the request's partial answer cut.
     cut: Option<String>,
     /// How many, the cut one apart.
     left: u32,
 }
 
+enum Words {
+    Prose(Prose),
+    Verdict(std::str::SplitInclusive<'static, char>),
+}
+
 impl Tokens {
     fn of(request: &Request, tokens: u32) -> Self {
-        let turns = &request.turns;
-        let told = turns.last().filter(|turn| turn.speaker == Speaker::Assistant);
-        let whole = || {
-            let said = turns.iter().rfind(|turn| turn.speaker == Speaker::User);
-            let prompt = said.map_or("", |turn| &turn.content);
-            let left = request.max_tokens.unwrap_or(tokens).min(TOKENS_MAX);
-            Self { prose: Prose::new(&request.model, prompt), cut: None, left }
-        };
-        told.and_then(|turn| whole().after(&turn.content)).unwrap_or_else(whole)
+        let whole = || Self::whole(request, tokens);
+        let told = request.partial.as_deref();
+        told.and_then(|told| whole().after(told)).unwrap_or_else(whole)
+    }
+
+    fn whole(request: &Request, tokens: u32) -> Self {
+        if request.is_gate {
+            let words = VERDICT.split_inclusive(' ');
+            let left = words.clone().fold(0, |count, _| count + 1);
+            return Self { words: Words::Verdict(words), cut: None, left };
+        }
+        let said = request.turns.iter().rfind(|turn| turn.speaker == Speaker::User);
+        let prompt = said.map_or("", |turn| &turn.content);
+        let left = request.max_tokens.unwrap_or(tokens).min(TOKENS_MAX);
+        Self { words: Words::Prose(Prose::new(&request.model, prompt)), cut: None, left }
     }
 
     /// What follows `told`; `None` where the answer does not begin so.
@@ -137,12 +152,16 @@ impl Iterator for Tokens {
             return Some(cut);
         }
         self.left = self.left.checked_sub(1)?;
-        Some(self.prose.token())
+        match &mut self.words {
+            Words::Prose(prose) => Some(prose.token()),
+            Words::Verdict(words) => words.next().map(str::to_owned),
+        }
     }
 }
 
 fn words_asked(request: &Request) -> u64 {
-    let texts = request.system.iter().chain(request.turns.iter().map(|turn| &turn.content));
+    let turns = request.turns.iter().map(|turn| &turn.content);
+    let texts = request.system.iter().chain(turns).chain(&request.partial);
     texts.map(|text| text.split_whitespace().count() as u64).sum()
 }
 
@@ -266,8 +285,7 @@ mod tests {
         let whole = script(&asked, 120).concat();
         for (at, _) in whole.char_indices().chain([(whole.len(), ' ')]) {
             let mut resumed = asked.clone();
-            let content = whole[..at].to_owned();
-            resumed.turns.push(Turn { speaker: Speaker::Assistant, content });
+            resumed.partial = Some(whole[..at].to_owned());
             let deltas = answer(Scripted::new(0.0, 120), &resumed).await;
             assert_eq!(whole[..at].to_owned() + &texts(&deltas).concat(), whole, "cut at {at}");
             assert!(texts(&deltas).iter().all(|text| !text.is_empty()), "cut at {at}");
@@ -277,8 +295,22 @@ mod tests {
             assert_eq!(usage.output_tokens, texts(&deltas).len() as u64, "cut at {at}");
         }
         let mut foreign = asked.clone();
-        let content = "Something else".to_owned();
-        foreign.turns.push(Turn { speaker: Speaker::Assistant, content });
+        foreign.partial = Some("Something else".to_owned());
         assert_eq!(script(&foreign, 120).concat(), whole);
+    }
+
+    #[tokio::test]
+    async fn a_gate_says_openly_that_it_lets_everything_pass() {
+        for max_tokens in [None, Some(1)] {
+            let mut asked = request("May I?", max_tokens);
+            asked.is_gate = true;
+            let deltas = answer(Scripted::new(0.0, 5), &asked).await;
+            let verdict = texts(&deltas).concat();
+            let verdict: serde_json::Value = serde_json::from_str(&verdict).expect("it is JSON");
+            assert_eq!(verdict["proceed"], true);
+            assert!(verdict["output"].as_str().unwrap().contains("scripted model"), "{verdict}");
+            assert_eq!(verdict.as_object().unwrap().len(), 2);
+            assert_eq!(deltas.last(), Some(&Delta::Done(StopReason::EndTurn)));
+        }
     }
 }

@@ -11,8 +11,9 @@ use sseer::event::Event;
 use sseer::event_stream::EventStream;
 
 /// The most bytes between two blank lines. A larger event ends the stream with
-/// [`SseError::TooLarge`].
-pub(super) const EVENT_BYTES_MAX: usize = 1 << 20;
+/// [`SseError::TooLarge`]. Some APIs repeat a whole answer in its last events, where JSON can take
+/// six bytes for a character.
+pub(super) const EVENT_BYTES_MAX: usize = 4 << 20;
 
 /// Why a stream of events ended other than by its end.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use futures::stream::{self, BoxStream, StreamExt};
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, Stream, StreamExt};
 use http::{HeaderMap, StatusCode, header};
 use reqwest::{Client, RequestBuilder, Response, Url};
 use secrecy::{ExposeSecret, SecretString};
@@ -14,10 +15,12 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
 use super::sse::{self, SseError};
-use super::{Delta, Deltas, ProviderError, SetupError, StopReason};
+use super::{Delta, Deltas, ProviderError, SetupError};
+use crate::domain::{Aside, StopReason};
 
 /// A longer `Retry-After` is shortened to this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+const RETRY_AFTER_MS: &str = "retry-after-ms";
 /// Idle connections are probed this often, so that one lost without a word is noticed.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 /// The most characters of an upstream's own word that are kept.
@@ -113,11 +116,21 @@ pub(super) async fn send(request: RequestBuilder) -> Result<Response, ProviderEr
     Ok(response)
 }
 
-/// The deltas that `vocabulary` reads in the response. Ends after `Done` or the first error.
-pub(super) fn deltas(response: Response, vocabulary: impl Vocabulary) -> Deltas {
+/// The deltas that `vocabulary` reads in the response, without as much of `seam` as its text
+/// begins with. Ends after `Done` or the first error.
+pub(super) fn deltas(response: Response, vocabulary: impl Vocabulary, seam: String) -> Deltas {
+    read(response.bytes_stream(), vocabulary, seam)
+}
+
+/// As [`deltas`], of a response's body.
+pub(super) fn read<S>(bytes: S, vocabulary: impl Vocabulary, seam: String) -> Deltas
+where
+    S: Stream<Item = Result<Bytes, reqwest::Error>> + Send + 'static,
+{
     let reading = Reading {
-        events: sse::events(response.bytes_stream()).boxed(),
+        events: sse::events(bytes).boxed(),
         vocabulary,
+        seam,
         deltas: VecDeque::new(),
         error: None,
         is_over: false,
@@ -127,6 +140,17 @@ pub(super) fn deltas(response: Response, vocabulary: impl Vocabulary) -> Deltas 
         Some((delta, reading))
     })
     .boxed()
+}
+
+/// Adds text, if there is any.
+pub(super) fn push_text(deltas: &mut VecDeque<Delta>, text: Option<String>) {
+    deltas.extend(text.filter(|text| !text.is_empty()).map(Delta::Text));
+}
+
+/// Adds what the model thinks, if there is any.
+pub(super) fn push_thinking(deltas: &mut VecDeque<Delta>, text: Option<String>) {
+    let text = text.filter(|text| !text.is_empty());
+    deltas.extend(text.map(|text| Delta::Aside(Aside::Thinking { text })));
 }
 
 /// An upstream's own word, as far as it may be shown: letters, digits, `_`, `-` and `.`, cut to
@@ -142,6 +166,8 @@ pub(super) fn word(raw: &str) -> Option<String> {
 struct Reading<V> {
     events: BoxStream<'static, Result<sseer::event::Event, SseError<reqwest::Error>>>,
     vocabulary: V,
+    /// What the text is still to begin with to be left out; empty once it has not.
+    seam: String,
     deltas: VecDeque<Delta>,
     /// Comes after the deltas that were read before it.
     error: Option<ProviderError>,
@@ -155,6 +181,7 @@ impl<V: Vocabulary> Reading<V> {
                 return None;
             }
             if let Some(delta) = self.deltas.pop_front() {
+                let Some(delta) = self.after_seam(delta) else { continue };
                 self.is_over = matches!(delta, Delta::Done(_));
                 return Some(Ok(delta));
             }
@@ -167,6 +194,24 @@ impl<V: Vocabulary> Reading<V> {
         }
     }
 
+    /// `None` where nothing of it is left.
+    fn after_seam(&mut self, delta: Delta) -> Option<Delta> {
+        match delta {
+            Delta::Text(mut text) if !self.seam.is_empty() => {
+                let same = self.seam.chars().zip(text.chars()).take_while(|(a, b)| a == b);
+                let bytes: usize = same.map(|(c, _)| c.len_utf8()).sum();
+                text.drain(..bytes);
+                if text.is_empty() {
+                    self.seam.drain(..bytes);
+                    return None;
+                }
+                self.seam.clear();
+                Some(Delta::Text(text))
+            }
+            delta => Some(delta),
+        }
+    }
+
     fn take(&mut self, event: Option<Result<sseer::event::Event, SseError<reqwest::Error>>>) {
         let broken = match event {
             Some(Ok(event)) => {
@@ -174,7 +219,7 @@ impl<V: Vocabulary> Reading<V> {
                 return;
             }
             Some(Err(SseError::TooLarge)) => {
-                self.error = Some(ProviderError::Protocol("an event larger than 1 MiB"));
+                self.error = Some(ProviderError::Protocol("an event larger than 4 MiB"));
                 return;
             }
             Some(Err(SseError::NotUtf8)) => {
@@ -198,9 +243,16 @@ fn refusal(status: StatusCode, headers: &HeaderMap, now: OffsetDateTime) -> Prov
     }
 }
 
-/// Seconds or a date, <https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3>.
+/// OpenAI's `retry-after-ms`, or else seconds or a date,
+/// <https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3>.
 fn retry_after(headers: &HeaderMap, now: OffsetDateTime) -> Option<Duration> {
-    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let value = |name| Some(headers.get(name)?.to_str().ok()?.trim());
+    let ms = value(RETRY_AFTER_MS).and_then(|ms| ms.parse::<f64>().ok());
+    let exact = ms.and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok());
+    if let Some(after) = exact {
+        return Some(after.min(RETRY_AFTER_MAX));
+    }
+    let value = value(header::RETRY_AFTER.as_str())?;
     let after = match value.parse::<f64>() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
         Err(_) => {
@@ -245,6 +297,16 @@ mod tests {
             assert_eq!(after(nonsense), None, "{nonsense:?}");
         }
         assert_eq!(retry_after(&HeaderMap::new(), now), None);
+
+        let both = |ms: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER_MS, HeaderValue::from_str(ms).unwrap());
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("7"));
+            retry_after(&headers, now)
+        };
+        assert_eq!(both("250.5"), Some(Duration::from_micros(250_500)));
+        assert_eq!(both("1e300"), Some(Duration::from_secs(7)));
+        assert_eq!(both("soon"), Some(Duration::from_secs(7)));
     }
 
     #[test]
@@ -267,5 +329,34 @@ mod tests {
         assert_eq!(word(&"x".repeat(100)), Some("x".repeat(64)));
         assert_eq!(word("you wrote: secret"), None);
         assert_eq!(word(""), None);
+    }
+
+    #[tokio::test]
+    async fn only_what_the_seam_holds_is_left_out() {
+        /// One event is one text.
+        struct Texts;
+        impl Vocabulary for Texts {
+            fn read(&mut self, data: &str, to: &mut VecDeque<Delta>) -> Result<(), ProviderError> {
+                push_text(to, Some(data.to_owned()));
+                Ok(())
+            }
+            fn ended(&mut self) -> Option<StopReason> {
+                None
+            }
+        }
+        let after = async |seam: &str, texts: &[&str]| {
+            let events = texts.iter().map(|text| Ok(format!("data:  {text}|\n\n").into()));
+            let events: Vec<_> = events.collect();
+            let deltas = super::read(stream::iter(events), Texts, seam.to_owned());
+            let texts = deltas.filter_map(async |delta| match delta {
+                Ok(Delta::Text(text)) => Some(text),
+                _ => None,
+            });
+            texts.collect::<Vec<_>>().await
+        };
+        assert_eq!(after("", &["a", ""]).await, [" a|", " |"]);
+        assert_eq!(after(" ", &["a", "b"]).await, ["a|", " b|"]);
+        assert_eq!(after("\u{3000} ", &["a"]).await, [" a|"], "another white space");
+        assert_eq!(after(" |  ", &["", " a"]).await, ["a|"], "over several texts");
     }
 }
