@@ -10,7 +10,7 @@ use clap::{Arg, ArgMatches, Command, builder::NonEmptyStringValueParser, value_p
 
 use crate::auth::TokenKind;
 use crate::config::{self, Config, DatabaseKind, Kind, Support, Unset, VARIABLES, Variable};
-use crate::domain::UserId;
+use crate::domain::{AgentId, UserId};
 
 /// What the program is asked to do.
 #[derive(Debug, PartialEq)]
@@ -83,6 +83,7 @@ pub fn summary(config: &Config) -> String {
         DatabaseKind::Postgres => "PostgreSQL",
     };
     let mut lines = vec![
+        format!("role      {}", config.server.role.as_str()),
         format!("listen    {host} port {port}"),
         format!("metrics   {metrics}"),
         format!(
@@ -94,13 +95,24 @@ pub fn summary(config: &Config) -> String {
         format!("origins   {}", config.server.cors_origins.join(", ")),
         format!("demo      {}", on(config.server.demo_ui)),
     ];
-    for agent in &config.agents.agents {
-        let provider = agent.provider.as_str();
-        let default = if agent.id == config.agents.default { " (default)" } else { "" };
-        lines.push(format!("agent     {}: {provider}, {}{default}", agent.id, agent.model));
+    let default = |id: &AgentId| if *id == config.agents.default { " (default)" } else { "" };
+    for config::Agent { id, provider, model, fallback, .. } in &config.agents.agents {
+        let fallback = fallback.as_ref().map(|id| format!(", else {id}")).unwrap_or_default();
+        let provider = provider.as_str();
+        lines.push(format!("agent     {id}: {provider}, {model}{fallback}{}", default(id)));
+    }
+    for config::Pipeline { id, stages, .. } in &config.agents.pipelines {
+        let stages: Vec<_> = stages.iter().map(stage).collect();
+        lines.push(format!("pipeline  {id}: {}{}", stages.join(", then "), default(id)));
     }
     lines.extend(config.warnings.iter().map(|warning| format!("warning   {warning}")));
     lines.join("\n")
+}
+
+fn stage(stage: &config::PipelineStage) -> String {
+    let agents: Vec<_> = stage.agents.iter().map(AgentId::as_str).collect();
+    let gate = if stage.gate { "gate " } else { "" };
+    format!("{} ({gate}{})", stage.name, agents.join(" + "))
 }
 
 fn command() -> Command {

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use super::agents::{Agents, Inherited, OPENAI_BASE_URL, ProviderKind};
+use super::agents::{Agents, ProviderKind};
+use super::agents_file::{Inherited, OPENAI_BASE_URL};
 use super::reader::Reader;
 use super::{
-    Auth, ChunkContent, Config, Database, DatabaseKind, Limits, LogFormat, Logging, OpenAi,
-    Problem, Providers, Redis, Server, SessionLog, Socket, Source, Streams, is_loopback, parse,
+    Auth, ChunkContent, Config, Database, DatabaseKind, Limits, LogFormat, Logging, Problem,
+    Providers, Redis, Server, SessionLog, Socket, Source, Streams, Upstream, is_loopback, parse,
     rates,
 };
-use crate::domain::{Moderation, Rate, Rates};
+use crate::domain::{Moderation, Rate, Rates, Role};
 
 /// The configuration, with defaults in the place of what is wrong, and all that is wrong.
 pub(super) fn assemble(source: &Source) -> (Config, Vec<Problem>) {
@@ -26,17 +27,18 @@ pub(super) fn read_all(reader: &mut Reader<'_>) -> Config {
     let host = reader.value("HOST", parse::host);
     let redis = reader.given("REDIS_URL", parse::redis_url);
     let command_timeout = reader.value("REDIS_COMMAND_TIMEOUT", parse::interval);
-    let auth = auth(reader, &host, redis.is_some());
+    let role = role(reader, redis.is_some());
+    let auth = auth(reader, &host, redis.is_some(), role);
     let streams = streams(reader);
     let providers = providers(reader);
     Config {
-        server: server(reader, host, auth.dev_auth),
+        server: server(reader, host, auth.dev_auth, role),
         redis: redis.map(|url| Redis { url, command_timeout }),
         database: database(reader),
         log: session_log(reader),
         socket: socket(reader),
         limits: limits(reader),
-        agents: agents(reader, &providers.openai, streams.timeout),
+        agents: agents(reader, &providers, streams.timeout),
         logging: logging(reader),
         auth,
         streams,
@@ -48,24 +50,29 @@ pub(super) fn read_all(reader: &mut Reader<'_>) -> Config {
 /// Reads what has no field yet, so that a wrong value, or one that promises something this
 /// version does not do, is not passed over.
 fn refuse_what_is_missing(reader: &mut Reader<'_>) {
-    for name in ["ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "ANTHROPIC_MODEL"] {
-        reader.given(name, parse::text);
-    }
-    for name in reader.names_with_prefix("ANTHROPIC_") {
-        if super::Variable::find(name).is_none() && !name.ends_with("_FILE") {
-            reader.refuse(name, "the anthropic provider does not exist in this version");
-        }
-    }
     reader.given("JWT_PUBLIC_KEY", parse::text);
     reader.given("JWKS_URL", parse::text);
-    reader.choice("ROLE");
     reader.value("EIO3", parse::bool);
     reader.value("AUTH_EXPIRE", parse::bool);
     reader.given("OTEL_EXPORTER_OTLP_ENDPOINT", parse::text);
 }
 
-fn server(reader: &mut Reader<'_>, host: String, dev_auth: bool) -> Server {
+fn role(reader: &mut Reader<'_>, clustered: bool) -> Role {
+    let role = reader.choice("ROLE").and_then(Role::named).unwrap_or_default();
+    // One that cannot be read is a problem of its own.
+    if role != Role::All && !clustered && !reader.is_set("REDIS_URL") {
+        let message = format!(
+            "{} needs REDIS_URL: a node that does a part of the work needs others for the rest",
+            role.as_str()
+        );
+        reader.refuse("ROLE", message);
+    }
+    role
+}
+
+fn server(reader: &mut Reader<'_>, host: String, dev_auth: bool, role: Role) -> Server {
     Server {
+        role,
         host,
         port: reader.value("PORT", parse::port),
         metrics_port: reader.value("METRICS_PORT", parse::port),
@@ -85,12 +92,13 @@ fn database(reader: &mut Reader<'_>) -> Database {
     }
 }
 
-fn auth(reader: &mut Reader<'_>, host: &str, clustered: bool) -> Auth {
+fn auth(reader: &mut Reader<'_>, host: &str, clustered: bool, role: Role) -> Auth {
     let jwt_secret = reader.given("JWT_SECRET", parse::key);
     let any_key = ["JWT_SECRET", "JWT_PUBLIC_KEY", "JWKS_URL"].iter().any(|n| reader.is_set(n));
     let asked = reader.given("DEV_AUTH", parse::bool);
-    let dev_auth = asked.unwrap_or(!any_key && is_loopback(host));
-    if !any_key && !dev_auth {
+    // Whoever holds no clients needs no key, and gives nobody a token.
+    let dev_auth = role.serves() && asked.unwrap_or(!any_key && is_loopback(host));
+    if role.serves() && !any_key && !dev_auth {
         reader.refuse(
             "JWT_SECRET",
             "is not set: nobody could connect. Set it (at least 32 bytes), or DEV_AUTH=true to \
@@ -109,7 +117,8 @@ fn auth(reader: &mut Reader<'_>, host: &str, clustered: bool) -> Auth {
             );
         }
     }
-    let chat_auth = reader.given("ALLOW_CHAT_AUTH", parse::bool).unwrap_or(dev_auth);
+    let asked = reader.given("ALLOW_CHAT_AUTH", parse::bool);
+    let chat_auth = role.serves() && asked.unwrap_or(dev_auth);
     if chat_auth {
         reader.warn(
             "ALLOW_CHAT_AUTH",
@@ -146,6 +155,7 @@ fn streams(reader: &mut Reader<'_>) -> Streams {
             _ => ChunkContent::Final,
         },
         context_messages: reader.value("CONTEXT_MESSAGES", parse::number),
+        retries: reader.value("STREAM_RETRIES", parse::retries),
     }
 }
 
@@ -198,32 +208,50 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
 
 fn providers(reader: &mut Reader<'_>) -> Providers {
     Providers {
-        openai: OpenAi {
+        anthropic: Upstream {
+            api_key: reader.given("ANTHROPIC_API_KEY", parse::secret),
+            base_url: reader.value("ANTHROPIC_BASE_URL", parse::base_url),
+            model: reader.given("ANTHROPIC_MODEL", parse::text),
+        },
+        openai: Upstream {
             api_key: reader.given("OPENAI_API_KEY", parse::secret),
             base_url: reader.value("OPENAI_BASE_URL", parse::base_url),
             model: reader.given("OPENAI_MODEL", parse::text),
         },
+        connect_timeout: reader.value("PROVIDER_CONNECT_TIMEOUT", parse::interval),
     }
 }
 
-fn agents(reader: &mut Reader<'_>, openai: &OpenAi, stream_timeout: Duration) -> Agents {
-    let inherited = Inherited { openai, stream_timeout };
+fn agents(reader: &mut Reader<'_>, providers: &Providers, stream_timeout: Duration) -> Agents {
+    let inherited = Inherited { providers, stream_timeout };
     if let Some(path) = reader.given("AGENTS_FILE", parse::text) {
         match reader.file("AGENTS_FILE", &path).map(|text| inherited.parse(&text)) {
             Some(Ok(agents)) => return agents,
             Some(Err(errors)) => errors.into_iter().for_each(|e| reader.refuse("AGENTS_FILE", e)),
             None => {}
         }
-    } else if openai.api_key.is_some() || openai.base_url != OPENAI_BASE_URL {
-        match inherited.built_in(ProviderKind::OpenAi) {
+    } else if let Some((provider, name)) = provider_at_hand(providers) {
+        match inherited.built_in(provider) {
             Ok(agents) => return agents,
             Err(_) => reader.refuse(
-                "OPENAI_MODEL",
-                "is not set: it is needed where OPENAI_BASE_URL is not OpenAI's own",
+                &format!("{name}_MODEL"),
+                format!("is not set: it is needed where {name}_BASE_URL is another server"),
             ),
         }
     }
-    inherited.built_in(ProviderKind::Scripted).expect("the scripted agent needs nothing")
+    inherited.built_in(ProviderKind::Scripted).expect("the scripted agents need nothing")
+}
+
+/// The provider that can be asked, and the beginning of its variables' names.
+fn provider_at_hand(providers: &Providers) -> Option<(ProviderKind, &'static str)> {
+    let Providers { anthropic, openai, .. } = providers;
+    if anthropic.api_key.is_some() {
+        Some((ProviderKind::Anthropic, "ANTHROPIC"))
+    } else if openai.api_key.is_some() || openai.base_url != OPENAI_BASE_URL {
+        Some((ProviderKind::OpenAi, "OPENAI"))
+    } else {
+        None
+    }
 }
 
 fn logging(reader: &mut Reader<'_>) -> Logging {

@@ -5,8 +5,11 @@
 //! a [`Source`]. It must not know who uses a value: no module above `domain` is imported here.
 
 pub mod agents;
+mod agents_file;
 mod assemble;
+mod built_in;
 mod parse;
+mod pipelines;
 mod rates;
 mod reader;
 mod source;
@@ -21,9 +24,9 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::domain::{Budget, Moderation, Rates};
+use crate::domain::{Budget, Moderation, Rates, Role};
 
-pub use agents::{Agent, Agents, ProviderKind};
+pub use agents::{Agent, Agents, Pipeline, PipelineStage, ProviderKind};
 pub use source::{Files, Source};
 pub(crate) use variables::flag_name;
 pub use variables::{Kind, Support, Unset, VARIABLES, Variable};
@@ -60,6 +63,8 @@ pub struct Config {
 /// The node and its listeners.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
+    /// Which part of the work it does; another than all only where there is a Redis.
+    pub role: Role,
     /// Address or name to listen on, without brackets.
     pub host: String,
     /// 0: any free one.
@@ -121,7 +126,8 @@ pub enum DatabaseKind {
 /// Who may connect.
 #[derive(Debug, Clone)]
 pub struct Auth {
-    /// The HMAC key, at least 32 bytes. `None` only with [`Auth::dev_auth`] (and while migrating).
+    /// The HMAC key, at least 32 bytes. `None` only with [`Auth::dev_auth`], at a node that holds no
+    /// clients (and while migrating).
     pub jwt_secret: Option<SecretString>,
     /// The `iss` a token must have; any where unset.
     pub issuer: Option<String>,
@@ -160,6 +166,8 @@ pub struct Streams {
     pub chunk_content: ChunkContent,
     /// The most earlier messages that are given to the model.
     pub context_messages: usize,
+    /// How often an agent's provider is asked again that fails before the first visible token.
+    pub retries: u32,
 }
 
 /// What a chunk's `content` holds.
@@ -233,16 +241,20 @@ pub struct Limits {
 /// The LLM APIs.
 #[derive(Debug, Clone)]
 pub struct Providers {
-    /// OpenAI, or whatever speaks its Chat Completions.
-    pub openai: OpenAi,
+    /// Anthropic, or whatever speaks its Messages.
+    pub anthropic: Upstream,
+    /// OpenAI, or whatever speaks its Chat Completions or Responses.
+    pub openai: Upstream,
+    /// The most time to spend on connecting to one, names and TLS included. Never zero.
+    pub connect_timeout: Duration,
 }
 
-/// OpenAI, or whatever speaks its Chat Completions.
+/// Where an LLM API is.
 #[derive(Debug, Clone)]
-pub struct OpenAi {
-    /// Sent as a bearer token; nothing is sent where unset.
+pub struct Upstream {
+    /// What it is asked with; nothing is sent where unset.
     pub api_key: Option<SecretString>,
-    /// Without a trailing slash; usually ends in `/v1`.
+    /// Without a trailing slash; OpenAI's usually ends in `/v1`.
     pub base_url: String,
     /// The model of agents that name none.
     pub model: Option<String>,

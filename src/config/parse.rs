@@ -58,6 +58,11 @@ pub(super) fn positive(text: &str) -> Result<NonZeroUsize, Expected> {
         .ok_or_else(|| format!("a whole number, 1 to {}", u32::MAX))
 }
 
+/// How often something is tried again.
+pub(super) fn retries(text: &str) -> Result<u32, Expected> {
+    count(text).ok().filter(|n| *n <= 10).ok_or_else(|| "a whole number, 0 to 10".to_owned())
+}
+
 /// `64KiB`, `1MiB`, `65536`: at least 1 KiB, at most 1 GiB.
 pub(super) fn bytes(text: &str) -> Result<usize, Expected> {
     let expected = || "a size such as 64KiB or 1MiB, 1KiB to 1GiB".to_owned();

@@ -98,18 +98,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The names of the environment or `.env` that start with `prefix` and are not empty.
-    pub(super) fn names_with_prefix(&self, prefix: &str) -> Vec<&'a str> {
-        let Source { environment, dotenv, .. } = self.source;
-        let mut names: Vec<&str> = (environment.iter().chain(dotenv))
-            .filter(|(name, value)| name.starts_with(prefix) && !value.is_empty())
-            .map(|(name, _)| name.as_str())
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        names
-    }
-
     fn variable(&mut self, name: &'static str) -> &'static Variable {
         #[cfg(test)]
         self.asked.insert(name);

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
-use super::agents::ProviderKind;
 use super::*;
-use crate::domain::{Action, Budget, OnTakeover, Rate};
+use crate::domain::{Action, Budget, Rate};
+
+mod agents;
 
 const KEY: &str = "a secret of thirty-two bytes, now";
 
@@ -40,13 +41,6 @@ fn files(files: &[(&str, &str)]) -> Files {
     })
 }
 
-fn agents(toml: &str, environment: &[(&str, &str)]) -> Result<Config, Problems> {
-    let mut source = Source::from_environment(environment.iter().copied());
-    source.environment.insert("AGENTS_FILE".to_owned(), "/agents.toml".to_owned());
-    source.files = files(&[("/agents.toml", toml)]);
-    Config::read(&source)
-}
-
 #[test]
 fn an_empty_environment_is_one_node_for_developers() {
     let config = config(&[]);
@@ -65,7 +59,9 @@ fn an_empty_environment_is_one_node_for_developers() {
     assert_eq!(config.streams.delay_max, Duration::from_millis(250));
     assert_eq!((config.streams.max_concurrent, config.streams.max_node_streams), (10, 1000));
     assert_eq!(config.streams.chunk_content, ChunkContent::Final);
-    assert_eq!(config.streams.context_messages, 10);
+    assert_eq!((config.streams.context_messages, config.streams.retries), (10, 2));
+    assert_eq!(config.providers.connect_timeout, Duration::from_secs(10));
+    assert_eq!(config.server.role, Role::All);
     assert_eq!((config.socket.payload_max, config.socket.outbound_max), (1 << 20, 1 << 16));
     assert_eq!(config.socket.connection_max_age, Duration::from_secs(86_400));
     assert_eq!(config.socket.max_connections, 0);
@@ -135,6 +131,7 @@ fn a_secret_comes_from_a_file_without_its_last_line_end_and_never_shows() {
         ("JWT_SECRET_FILE", "/run/key"),
         ("REDIS_URL", "redis://:hush@h"),
         ("OPENAI_API_KEY", "sk-hush"),
+        ("ANTHROPIC_API_KEY", "sk-ant-hush"),
     ]);
     source.files = files(&[("/run/key", &format!(" {KEY} \r\n"))]);
     let config = Config::read(&source).unwrap();
@@ -174,6 +171,9 @@ fn all_that_is_wrong_is_said_at_once_each_in_one_line() {
         ("MEMBERS_MAX", "0"),
         ("PRESENCE_GRACE", "61s"),
         ("ADMIN_SCOPE", "two words"),
+        ("STREAM_RETRIES", "11"),
+        ("PROVIDER_CONNECT_TIMEOUT", "0"),
+        ("ROLE", "worker"),
     ]);
     for name in [
         "PORT",
@@ -194,11 +194,14 @@ fn all_that_is_wrong_is_said_at_once_each_in_one_line() {
         "MEMBERS_MAX",
         "PRESENCE_GRACE",
         "ADMIN_SCOPE",
+        "STREAM_RETRIES",
+        "PROVIDER_CONNECT_TIMEOUT",
+        "ROLE",
     ] {
         let lines = all.iter().filter(|line| line.starts_with(&format!("{name}: "))).count();
         assert_eq!(lines, 1, "{name}: {all:#?}");
     }
-    assert_eq!(all.len(), 18, "{all:#?}");
+    assert_eq!(all.len(), 21, "{all:#?}");
     assert!(all.iter().all(|line| !line.contains('\n') && !line.contains("hush")), "{all:#?}");
 }
 
@@ -223,13 +226,8 @@ fn developers_tokens_are_on_only_without_a_key_and_on_loopback() {
 #[test]
 fn what_does_not_exist_yet_is_refused_by_its_name() {
     for (name, value) in [
-        ("ANTHROPIC_API_KEY", "sk-hush"),
-        ("ANTHROPIC_BASE_URL", "http://h"),
-        ("ANTHROPIC_MODEL", "m"),
-        ("ANTHROPIC_VERSION", "1"),
         ("JWT_PUBLIC_KEY", "hush"),
         ("JWKS_URL", "https://h/k"),
-        ("ROLE", "edge"),
         ("EIO3", "true"),
         ("AUTH_EXPIRE", "true"),
     ] {
@@ -239,7 +237,7 @@ fn what_does_not_exist_yet_is_refused_by_its_name() {
         assert!(lines[0].contains("this version") && !lines[0].contains("hush"), "{lines:?}");
         assert_eq!(problems(&[(name, "")]), Vec::<String>::new(), "empty is unset");
     }
-    let harmless = [("ROLE", "all"), ("EIO3", "false"), ("AUTH_EXPIRE", "0")];
+    let harmless = [("EIO3", "false"), ("AUTH_EXPIRE", "0")];
     assert_eq!(problems(&harmless), Vec::<String>::new());
 }
 
@@ -348,103 +346,29 @@ fn a_migration_needs_no_keys_but_a_database() {
 }
 
 #[test]
-fn without_a_file_the_provider_whose_key_is_set_answers() {
-    let agent = |environment: &[(&str, &str)]| config(environment).agents.agents[0].clone();
-    let own = agent(&[("OPENAI_API_KEY", "k")]);
-    assert_eq!((own.provider, own.model.as_str()), (ProviderKind::OpenAi, "gpt-4.1"));
-    assert_eq!(own.base_url.as_deref(), Some("https://api.openai.com/v1"));
-    let local = agent(&[("OPENAI_BASE_URL", "http://ollama:11434/v1/"), ("OPENAI_MODEL", "llama")]);
-    assert_eq!((local.provider, local.model.as_str()), (ProviderKind::OpenAi, "llama"));
-    assert_eq!(local.base_url.as_deref(), Some("http://ollama:11434/v1"));
-    let lines = problems(&[("OPENAI_BASE_URL", "http://ollama:11434/v1")]);
-    assert!(lines.len() == 1 && lines[0].starts_with("OPENAI_MODEL: "), "{lines:?}");
-    let model_only = agent(&[("OPENAI_MODEL", "llama")]);
-    assert_eq!(model_only.provider, ProviderKind::Scripted);
-}
-
-#[test]
-fn the_agents_file_is_read() {
-    let toml = r#"
-        default = "b"
-        [[agent]]
-        id = "a"
-        provider = "scripted"
-        tokens_per_second = 0
-        tokens = 7
-        [[agent]]
-        id = "b"
-        name = "Bee"
-        provider = "openai"
-        model = "m"
-        base_url = "http://h/v1/"
-        system = "You are B"
-        temperature = 1
-        max_tokens = 9
-        on_takeover = "restart"
-        timeout = "5s"
-    "#;
-    let agents = agents(toml, &[]).unwrap().agents;
-    assert_eq!(agents.default.as_str(), "b");
-    let [a, b] = &agents.agents[..] else { panic!("{agents:?}") };
-    assert_eq!((a.name.as_str(), a.model.as_str(), a.tokens), ("a", "scripted", 7));
-    assert_eq!((a.tokens_per_second, a.timeout), (0.0, Duration::from_secs(30)));
-    assert_eq!((b.name.as_str(), b.base_url.as_deref()), ("Bee", Some("http://h/v1")));
-    assert_eq!((b.temperature, b.max_tokens), (Some(1.0), Some(9)));
-    assert_eq!((b.on_takeover, b.timeout), (OnTakeover::Restart, Duration::from_secs(5)));
-    assert_eq!(agents.get(&b.id), Some(b));
-}
-
-#[test]
-fn what_is_wrong_in_the_agents_file_is_named() {
-    let scripted = "[[agent]]\nid = \"a\"\nprovider = \"scripted\"\n";
-    for (toml, expected) in [
-        (String::new(), "agent: there is none"),
-        ("[[agent]\nid = 1".to_owned(), "line 1"),
-        (format!("{scripted}colour = \"red\""), "agent a: unknown field `colour`"),
-        (format!("models = 1\n{scripted}"), "models: unknown key"),
-        (format!("default = \"x\"\n{scripted}"), "default: there is no agent \"x\""),
-        (format!("{scripted}{scripted}"), "agent a: there are two"),
-        ("[[agent]]\nprovider = \"scripted\"".to_owned(), "agent #1: missing field `id`"),
-        ("[[agent]]\nid = \"a b\"\nprovider = \"scripted\"".to_owned(), "agent a b: id must be"),
-        ("[[agent]]\nid = \"a\"\nprovider = \"cohere\"".to_owned(), "\"cohere\" is unknown"),
-        (
-            "[[agent]]\nid = \"a\"\nprovider = \"anthropic\"".to_owned(),
-            "agent a: provider: anthropic does not exist in this version",
-        ),
-        (
-            "[[agent]]\nid = \"a\"\nprovider = \"openai-responses\"".to_owned(),
-            "openai-responses does not exist in this version",
-        ),
-        ("[[agent]]\nid = \"a\"\nprovider = \"openai\"".to_owned(), "OPENAI_API_KEY is not set"),
-        (
-            "[[agent]]\nid = \"a\"\nprovider = \"openai\"\nbase_url = \"http://h\"".to_owned(),
-            "agent a: no model",
-        ),
-        (format!("{scripted}fallback = \"b\""), "fallback: fallbacks do not exist in this version"),
-        (
-            format!("{scripted}[[pipeline]]\nid = \"p\""),
-            "pipeline: pipelines do not exist in this version",
-        ),
-        (format!("{scripted}temperature = 3.0"), "agent a: temperature: expected 0 to 2"),
-        (format!("{scripted}temperature = nan"), "agent a: temperature: expected 0 to 2"),
-        (format!("{scripted}tokens_per_second = -1"), "tokens_per_second: expected"),
-        (format!("{scripted}max_tokens = 0"), "max_tokens: expected"),
-        (format!("{scripted}max_tokens = \"many\""), "agent a: "),
-        (format!("{scripted}timeout = \"soon\""), "timeout: expected"),
-        (format!("{scripted}on_takeover = \"panic\""), "on_takeover: expected"),
-    ] {
-        let Err(Problems(problems)) = agents(&toml, &[]) else { panic!("accepted: {toml}") };
-        let line = problems[0].to_string();
-        assert!(line.starts_with("AGENTS_FILE: ") && line.contains(expected), "{line}\nof\n{toml}");
-        assert!(!line.contains('\n'), "{line}");
+fn a_node_that_does_a_part_of_the_work_needs_redis() {
+    for (word, role) in [("edge", Role::Edge), ("generator", Role::Generator)] {
+        let clustered = config(&[("ROLE", word), ("REDIS_URL", "redis://h"), ("JWT_SECRET", KEY)]);
+        assert_eq!(clustered.server.role, role);
+        let lines = problems(&[("ROLE", word)]);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with(&format!("ROLE: {word} needs REDIS_URL: ")), "{lines:?}");
+        let wrong = problems(&[("ROLE", word), ("REDIS_URL", "http://h")]);
+        assert!(wrong.len() == 1 && wrong[0].starts_with("REDIS_URL: "), "{wrong:?}");
     }
-    let two = format!("{scripted}colour = 1\n[[agent]]\nid = \"b\"\nprovider = \"cohere\"");
-    assert_eq!(agents(&two, &[]).unwrap_err().0.len(), 2, "all at once");
+    assert_eq!(config(&[("ROLE", "all")]).server.role, Role::All);
 }
 
 #[test]
-fn a_missing_agents_file_is_one_problem() {
-    let lines = problems(&[("AGENTS_FILE", "/none"), ("OPENAI_BASE_URL", "http://h/v1")]);
-    assert_eq!(lines.len(), 1, "{lines:?}");
-    assert!(lines[0].starts_with("AGENTS_FILE: \"/none\" cannot be read"), "{lines:?}");
+fn a_node_without_clients_needs_no_key_and_lets_nobody_in() {
+    let shared = [("REDIS_URL", "redis://h"), ("DATABASE_URL", "postgres://h/d")];
+    let with = |more: &[(&'static str, &'static str)]| [&shared[..], more].concat();
+    for host in ["0.0.0.0", "127.0.0.1"] {
+        let generator = config(&with(&[("ROLE", "generator"), ("HOST", host)]));
+        assert_eq!((generator.auth.dev_auth, generator.auth.chat_auth), (false, false));
+        assert!(!generator.server.demo_ui);
+        assert_eq!(generator.warnings, Vec::<String>::new());
+    }
+    let lines = problems(&with(&[("ROLE", "edge"), ("HOST", "0.0.0.0")]));
+    assert!(lines.len() == 1 && lines[0].starts_with("JWT_SECRET: is not set"), "{lines:?}");
 }

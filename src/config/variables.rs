@@ -108,16 +108,13 @@ use Kind::{Bool, Bytes, Choice, Duration, List, Number, Path, Text, Url};
 use Support::{NotYet, OnlyDefault, Partly, Refused};
 use Unset::{Depends, Is, Nothing};
 
-const NO_ANTHROPIC: Support = Refused("the anthropic provider does not exist in this version");
-
 /// Every variable, in the order of `--help`.
 #[rustfmt::skip]
 pub static VARIABLES: &[Variable] = &[
     variable("HOST", Text, Is("127.0.0.1"), "address or name to listen on; 0.0.0.0 for all"),
     variable("PORT", Number, Is("3000"), "port to listen on; 0 for any free one").alias(&["WEBSOCKET_PORT"]),
     variable("METRICS_PORT", Number, Is("9100"), "port of /metrics; 0 for none"),
-    variable("ROLE", Choice(&["all", "edge", "generator"]), Is("all"), "what this node does")
-        .support(OnlyDefault("roles do not exist in this version, every node does all")),
+    variable("ROLE", Choice(&["all", "edge", "generator"]), Is("all"), "what this node does: hold clients (edge), run answers (generator) or both; another than all needs REDIS_URL"),
     variable("CORS_ORIGIN", List, Is("http://localhost:3000"), "origins that browsers may connect from").alias(&["FRONTEND_URL"]),
     variable("DEMO_UI", Bool, Depends("on when DEV_AUTH is"), "serve the demo chat at /"),
     variable("SHUTDOWN_GRACE", Duration, Is("25s"), "how long a shutdown waits for running answers"),
@@ -143,16 +140,18 @@ pub static VARIABLES: &[Variable] = &[
     variable("SIGNING_SECRET", Text, Depends("derived from JWT_SECRET"), "key of stream tokens, at least 32 bytes; the same on every node").secret(),
     variable("ADMIN_SCOPE", Text, Is("tokencast:admin"), "the scope a token needs for /api/admin/*"),
 
-    variable("AGENTS_FILE", Path, Nothing, "agents, as TOML; unset is one agent for the provider whose key is set, else scripted"),
-    variable("ANTHROPIC_API_KEY", Text, Nothing, "key of the anthropic provider").secret().support(NO_ANTHROPIC),
-    variable("ANTHROPIC_BASE_URL", Url, Nothing, "where the anthropic provider is").support(NO_ANTHROPIC),
-    variable("ANTHROPIC_MODEL", Text, Nothing, "model of agents that name none").support(NO_ANTHROPIC),
-    variable("OPENAI_API_KEY", Text, Nothing, "key of the openai provider").secret(),
-    variable("OPENAI_BASE_URL", Url, Is("https://api.openai.com/v1"), "any server that speaks OpenAI's Chat Completions"),
+    variable("AGENTS_FILE", Path, Nothing, "agents and pipelines, as TOML; unset is one agent for the provider whose key is set, else scripted, and a small demo pipeline"),
+    variable("ANTHROPIC_API_KEY", Text, Nothing, "key of the anthropic provider").secret(),
+    variable("ANTHROPIC_BASE_URL", Url, Is("https://api.anthropic.com"), "any server that speaks Anthropic's Messages"),
+    variable("ANTHROPIC_MODEL", Text, Depends("claude-sonnet-4-5 at Anthropic itself, else none"), "model of agents that name none"),
+    variable("OPENAI_API_KEY", Text, Nothing, "key of the openai and openai-responses providers").secret(),
+    variable("OPENAI_BASE_URL", Url, Is("https://api.openai.com/v1"), "any server that speaks OpenAI's Chat Completions or Responses"),
     variable("OPENAI_MODEL", Text, Depends("gpt-4.1 at OpenAI itself, else none"), "model of agents that name none"),
+    variable("PROVIDER_CONNECT_TIMEOUT", Duration, Is("10s"), "the longest that connecting to a provider may take, names and TLS included"),
 
     variable("STREAM_TIMEOUT", Duration, Is("30s"), "the longest wait for the first token, and between tokens"),
     variable("STREAM_MAX_DURATION", Duration, Is("10m"), "the longest an answer may take"),
+    variable("STREAM_RETRIES", Number, Is("2"), "how often an agent that fails before the first visible token is asked again, at most 10"),
     variable("STREAM_DELAY", Duration, Is("25ms"), "the longest a token waits to be joined with the next, at rest; 0 for never"),
     variable("STREAM_DELAY_MAX", Duration, Is("250ms"), "the same under load"),
     variable("STREAM_CHUNK_CONTENT", Choice(&["final", "cumulative"]), Is("final"), "where a chunk's `content` has the text so far: in the last one, or in each"),

@@ -56,16 +56,31 @@ pub struct PipelineStage {
     pub gate: bool,
 }
 
+/// How often an agent is asked again where nothing else is said.
+const RETRIES: u32 = 2;
+
 /// Everybody who can answer on this node.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Voices {
     by_agent: Arc<HashMap<AgentId, Voice>>,
+    retries: u32,
 }
 
 impl Voices {
     /// These.
     pub fn new(by_agent: HashMap<AgentId, Voice>) -> Self {
-        Self { by_agent: Arc::new(by_agent) }
+        Self { by_agent: Arc::new(by_agent), retries: RETRIES }
+    }
+
+    /// The same, each asked again at most `retries` times where it fails before the first visible
+    /// token; 2 where unset.
+    pub fn retrying(self, retries: u32) -> Self {
+        Self { retries, ..self }
+    }
+
+    /// How often each is asked again.
+    pub(super) fn retries(&self) -> u32 {
+        self.retries
     }
 
     /// Who is called so.

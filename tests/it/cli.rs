@@ -123,12 +123,37 @@ fn all_bad_values_are_said_at_once_in_one_line_each() {
 #[test]
 fn what_does_not_exist_is_refused_by_every_task() {
     for task in [&["check"][..], &["serve"], &[], &["token", "--sub", "ada"]] {
-        let output = run(task, &[("JWT_SECRET", KEY), ("ANTHROPIC_API_KEY", "sk-hush")]);
+        let output = run(task, &[("JWT_SECRET", KEY), ("EIO3", "true")]);
         assert_eq!(output.status.code(), Some(2), "{task:?}");
-        let expected =
-            "tokencast: ANTHROPIC_API_KEY: the anthropic provider does not exist in this version\n";
+        let expected = "tokencast: EIO3: Engine.IO 3 does not exist in this version\n";
         assert_eq!(err(&output), expected, "{task:?}");
     }
+}
+
+#[test]
+fn a_part_of_the_work_is_for_nodes_that_share_it() {
+    let output = run(&["check", "--role", "edge"], &[("JWT_SECRET", KEY)]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(err(&output).lines().count(), 1);
+    assert!(err(&output).starts_with("tokencast: ROLE: edge needs REDIS_URL"), "{}", err(&output));
+}
+
+#[test]
+fn check_shows_pipelines_and_fallbacks() {
+    let output = run(&["check"], &[("JWT_SECRET", KEY)]);
+    let text = out(&output);
+    assert!(text.contains("role      all"), "{text}");
+    let panel = "pipeline  demo-panel: host (gate demo-host), then panel (demo-optimist + \
+                 demo-sceptic), then friend (demo-friend)";
+    assert!(text.contains(panel), "{text}");
+    let dir = Dir::new();
+    let toml = "default = \"p\"\n[[agent]]\nid = \"a\"\nprovider = \"scripted\"\nfallback = \"b\"\n\
+                [[agent]]\nid = \"b\"\nprovider = \"scripted\"\n[[pipeline]]\nid = \"p\"\n\
+                [[pipeline.stage]]\nname = \"s\"\nagents = [\"a\"]\n";
+    let output = dir.run(&["check", "--agents-file", &dir.write("a.toml", toml)], &[]);
+    let text = out(&output);
+    assert!(text.contains("agent     a: scripted, scripted, else b\n"), "{text}{}", err(&output));
+    assert!(text.contains("pipeline  p: s (a) (default)"), "{text}");
 }
 
 #[test]
