@@ -23,7 +23,7 @@ use crate::dialect::Dialects;
 use crate::domain::NodeId;
 use crate::generation::{GenerationOptions, Generations};
 use crate::http::{
-    HttpState, Origins, SseEdge, SseOptions, cors, private, public, refuse_foreign_origins,
+    HttpState, Origins, SseEdge, SseOptions, cors, private, probes, public, refuse_foreign_origins,
 };
 use crate::hub::{Hub, HubOptions};
 use crate::lifecycle::{Readiness, Tasks};
@@ -132,8 +132,10 @@ impl App {
 
         let readiness = Readiness::default();
         let origins = Origins::new(&config.server.cors_origins, PATH);
-        let http = public(HttpState {
+        let role = config.server.role;
+        let state = HttpState {
             node,
+            role,
             chat,
             sse: sse.clone(),
             store: store.clone(),
@@ -145,12 +147,16 @@ impl App {
             dev_auth: config.auth.dev_auth,
             loopback_only: config.server.is_loopback(),
             demo_ui: config.server.demo_ui,
-        });
-        let router = http
-            .layer(sockets.layer.clone())
-            .layer(TransportLayer::new())
-            .layer(from_fn_with_state(origins.clone(), refuse_foreign_origins))
-            .layer(cors(&origins));
+        };
+        let router = if role.serves() {
+            public(state)
+                .layer(sockets.layer.clone())
+                .layer(TransportLayer::new())
+                .layer(from_fn_with_state(origins.clone(), refuse_foreign_origins))
+                .layer(cors(&origins))
+        } else {
+            probes(state)
+        };
 
         let servers = Tasks::new();
         serve_on(listener, router, &servers);
@@ -198,7 +204,7 @@ impl App {
     }
 
     /// Drains and stops: unready first, then the clients are told and sent elsewhere while the
-    /// generations come to their ends, then everything else.
+    /// generations come to their ends or go to other nodes, then everything else.
     pub async fn stop(self) {
         tracing::info!(
             sockets = self.sockets.open(),
@@ -282,7 +288,9 @@ fn introduce(app: &App, config: &Config) {
         }
         DatabaseKind::Postgres => "PostgreSQL".to_owned(),
     };
-    tracing::info!(node = %app.node, adapter, database, "tokencast {}", env!("CARGO_PKG_VERSION"));
+    let role = config.server.role.as_str();
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(node = %app.node, role, adapter, database, "tokencast {version}");
     for agent in &config.agents.agents {
         let default = agent.id == config.agents.default;
         let (provider, model) = (agent.provider.as_str(), &agent.model);
@@ -291,7 +299,11 @@ fn introduce(app: &App, config: &Config) {
     if let Some(address) = app.metrics_address {
         tracing::info!("metrics at http://{address}/metrics");
     }
-    let page = if config.server.demo_ui { ": the demo chat" } else { "" };
+    let page = match config.server.role.serves() {
+        true if config.server.demo_ui => ": the demo chat",
+        true => "",
+        false => ": probes only",
+    };
     tracing::info!("listening at http://{}/{page}", app.address);
 }
 
@@ -355,6 +367,8 @@ fn generation_options(node: NodeId, address: SocketAddr, config: &Config) -> Gen
     GenerationOptions {
         node,
         address: address.to_string(),
+        role: config.server.role,
+        shares_log: config.redis.is_some(),
         running_max,
         duration_max: config.streams.max_duration,
         delay: config.streams.delay,

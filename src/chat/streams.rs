@@ -3,14 +3,14 @@
 use super::failure::{RETRY_AFTER, stored};
 use super::moderation::moderate;
 use super::presence::passing;
-use super::{Caller, Chat, Shared, Visit};
+use super::{Caller, Chat, PUBLISH_WITHIN, Shared, Visit};
 use crate::adapter::Notice;
 use crate::domain::command::{Join, Put, RequestStream};
 use crate::domain::{
-    Action, Error, ErrorCode, Generation, GenerationId, Message, MessageId, Reply,
+    Action, Error, ErrorCode, Generation, GenerationId, Message, MessageId, NodeId, Reply,
 };
 use crate::generation::Slot;
-use crate::store::{Accepted, NewGeneration, StopRequested};
+use crate::store::{Accepted, NewGeneration, Outgoing, StopRequested};
 
 impl Chat {
     /// Has a generation stopped that the caller may see, on whichever node it runs. The stop is
@@ -40,10 +40,17 @@ impl Chat {
     }
 }
 
-/// A prompt that may be stored, and what it takes to answer it.
+/// A prompt that may be stored, and where it will be answered.
 struct Asked {
     new: NewGeneration,
-    slot: Slot,
+    place: Place,
+}
+
+/// Where an answer is generated.
+enum Place {
+    Here(Slot),
+    /// On another node, since this one runs none.
+    There(NodeId),
 }
 
 impl Shared {
@@ -102,13 +109,7 @@ impl Shared {
     async fn prepare(&self, caller: &Caller, request: RequestStream) -> Result<Asked, Error> {
         let prompt = moderate(self.options.moderation, request.prompt).await?;
         self.check_budget(caller).await?;
-        let slot = self.generations.reserve().ok_or_else(|| {
-            Error::new(
-                ErrorCode::Overloaded,
-                "This node has as many streams as it takes: ask again in a moment",
-            )
-            .retry_after(RETRY_AFTER)
-        })?;
+        let place = self.place().await?;
         let access = self.access(caller, &request.session).await?;
         let agent = request
             .agent
@@ -125,19 +126,38 @@ impl Shared {
             provider: answerer.provider.clone(),
             model: request.config.model.clone().unwrap_or_else(|| answerer.model.clone()),
             config: request.config,
-            owner: self.options.node,
+            owner: match &place {
+                Place::Here(_) => self.options.node,
+                Place::There(node) => *node,
+            },
             user_generations_max: self.options.user_generations_max,
         };
-        Ok(Asked { new, slot })
+        Ok(Asked { new, place })
+    }
+
+    async fn place(&self) -> Result<Place, Error> {
+        let full = |message| Error::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER);
+        if self.generations.role().generates() {
+            let slot = self.generations.reserve();
+            return slot.map(Place::Here).ok_or_else(|| {
+                full("This node has as many streams as it takes: ask again in a moment")
+            });
+        }
+        let node = self.generations.elsewhere().await.map_err(stored)?;
+        node.map(Place::There)
+            .ok_or_else(|| full("No node takes a stream now: ask again in a moment"))
     }
 
     /// Stores the prompt and starts the answer.
     async fn answer(&self, asked: Asked) -> Result<Reply, Error> {
-        let Asked { new, slot } = asked;
+        let Asked { new, place } = asked;
         match self.store.accept(&new).await.map_err(stored)? {
             Accepted::New { generation, prompt, outgoing } => {
                 let reply = requested(&generation, &prompt);
-                self.generations.run(generation, outgoing, slot);
+                match place {
+                    Place::Here(slot) => self.generations.run(generation, outgoing, slot),
+                    Place::There(node) => self.send_off(generation.id, node, outgoing),
+                }
                 Ok(reply)
             }
             Accepted::Known { generation, prompt } => Ok(requested(&generation, &prompt)),
@@ -151,6 +171,21 @@ impl Shared {
                 Err(Error::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER))
             }
         }
+    }
+
+    /// Has the prompt heard and its node told. Should either be lost, the outbox brings the prompt,
+    /// and any node that generates takes the generation a second later.
+    fn send_off(&self, generation: GenerationId, node: NodeId, outgoing: Vec<Outgoing>) {
+        let (outbox, adapter) = (self.outbox.clone(), self.adapter.clone());
+        self.tasks.spawn(async move {
+            for outgoing in &outgoing {
+                outbox.deliver_or_show(outgoing, PUBLISH_WITHIN).await;
+            }
+            let told = adapter.tell(node, Notice::Run { generation });
+            if passing("tell a node to run", told).await == Some(false) {
+                tracing::debug!(%generation, %node, "the node that was to run it does not listen");
+            }
+        });
     }
 
     /// Stores that the caller wants a generation stopped, and tells its node.

@@ -1,82 +1,131 @@
-//! How a generation's end is stored: by the attempt that brought it about, and by any node for a
-//! generation whose own node has died.
+//! How an attempt comes to its end: what is left of the text is brought, the end is stored, or the
+//! generation is left to another node.
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::run::Attempt;
+use super::writer::Settled;
 use super::{FINISH_WITHIN, PAUSE, Shared};
-use crate::adapter::AdapterError;
-use crate::domain::{Error, ErrorCode, Generation, Outcome, Usage};
-use crate::outbox::DeliverError;
+use crate::domain::{Error, ErrorCode, Event, EventKind, Generation, Outcome, StopReason, Usage};
 use crate::store::{Finish, Finished, StoreError};
 
-/// A node that has given no heartbeat for this long is dead.
-pub(super) const DEAD_AFTER: Duration = Duration::from_secs(10);
-/// The most generations of dead nodes that are ended at once.
-const ORPHANS_MAX: u32 = 64;
+/// How long the end waits for the log to have the whole text; after it the stored answer brings
+/// what is missing.
+const SETTLE_WITHIN: Duration = Duration::from_secs(2);
 
-/// Why an orphan was not ended now; it is looked for again.
-#[derive(Debug, thiserror::Error)]
-enum OrphanError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Adapter(#[from] AdapterError),
-    #[error(transparent)]
-    Deliver(#[from] DeliverError),
+impl Attempt<'_> {
+    /// Brings the rest of the text and stores the end, exactly once.
+    pub(super) async fn finish(mut self, outcome: Outcome) {
+        if self.usage.output_tokens == 0 {
+            self.usage.output_tokens = self.writer.tokens();
+        }
+        self.meter.ended(&outcome, self.usage);
+        self.bring_asides();
+        let spending = self.spender.rest();
+        let settled = timeout(SETTLE_WITHIN, self.settle()).await.unwrap_or(false);
+        if let (true, Outcome::Completed { reason }) = (settled, &outcome) {
+            self.say_ended(reason.clone()).await;
+        }
+        let finish = Finish {
+            generation: self.generation.id,
+            owner: self.shared.options.node,
+            attempt: self.generation.attempt,
+            metadata: metadata(&outcome),
+            outcome,
+            usage: self.usage,
+            tokens: self.usage.output_tokens,
+            first_token_at: self.first_token,
+            errors: self.errors,
+            answered_by: self.answered_by,
+            content: self.writer.into_text(),
+        };
+        tokio::join!(spending, store_and_tell(self.shared, &self.generation, &finish));
+    }
+
+    /// Whoever takes over and finds this only has to finish.
+    async fn say_ended(&mut self, reason: StopReason) {
+        let generation = &self.generation;
+        let ended = Event::new(EventKind::GenerationEnded {
+            generation: generation.id,
+            attempt: generation.attempt,
+            length: self.writer.text().len() as u64,
+            reason,
+            usage: self.usage,
+        });
+        let appended = self.shared.adapter.append_event(&generation.session, ended.into());
+        match timeout(SETTLE_WITHIN, appended).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(generation = %generation.id, %error, "append end"),
+            Err(_) => tracing::debug!(generation = %generation.id, "append end: it takes long"),
+        }
+    }
+
+    /// Brings the rest of the text, where Redis is there, and leaves the generation to whoever
+    /// claims it first.
+    pub(super) async fn hand_over(mut self) {
+        if self.shared.adapter.is_up() {
+            self.bring_asides();
+            // What the log does not have is written anew by whoever goes on.
+            let _ = timeout(SETTLE_WITHIN, self.settle()).await;
+        }
+        self.spender.rest().await;
+        let Generation { id, attempt, .. } = self.generation;
+        let (store, node) = (&self.shared.store, self.shared.options.node);
+        let released = until_given_up(self.shared, || store.release(id, node, attempt)).await;
+        tracing::info!(generation = %id, released, "left to another node");
+    }
+
+    /// Waits until the log has what stands beside the text, and the whole text; `false` where it
+    /// cannot have it.
+    async fn settle(&mut self) -> bool {
+        while !self.herald.is_done() || !self.writer.is_settled() {
+            self.writer.flush_all();
+            let due = self.writer.due();
+            tokio::select! {
+                opens = self.herald.progress() => {
+                    if opens {
+                        self.writer.open();
+                    }
+                }
+                settled = self.writer.progress() => {
+                    if settled == Settled::Lost {
+                        return false;
+                    }
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.writer.flush();
+                }
+            }
+        }
+        true
+    }
 }
 
-/// Ends what dead nodes left unfinished: failed, with the text that the log has. Nothing is typing
-/// for ever. Not done while Redis is away, since the text could not be read.
-pub(super) async fn end_orphans(shared: &Shared) {
-    if !shared.adapter.is_up() {
-        return;
-    }
-    let orphans = match shared.store.claimable(DEAD_AFTER, DEAD_AFTER, ORPHANS_MAX).await {
-        Ok(orphans) => orphans,
-        Err(error) => return tracing::debug!(%error, "look for orphans"),
-    };
-    for orphan in orphans {
-        if let Err(error) = end_orphan(shared, &orphan).await {
-            tracing::warn!(generation = %orphan.id, %error, "end an orphan");
+/// Stores an end and has it heard.
+pub(super) async fn store_and_tell(shared: &Shared, generation: &Generation, finish: &Finish) {
+    let id = generation.id;
+    match until_given_up(shared, || shared.store.finish(finish)).await {
+        Some(Finished::Stored { outgoing, .. }) => {
+            if let Err(error) = shared.outbox.deliver(&outgoing).await {
+                tracing::debug!(generation = %id, %error, "deliver the answer");
+                shared.adapter.show_event(&generation.session, outgoing.event.into());
+            }
+        }
+        Some(Finished::AlreadyFinal | Finished::NotOwner) | None => {
+            tracing::info!(generation = %id, "its end was not this node's to store");
         }
     }
 }
 
-async fn end_orphan(shared: &Shared, orphan: &Generation) -> Result<(), OrphanError> {
-    let Generation { id, session, attempt, .. } = orphan;
-    let content = shared.adapter.text(session, *id, *attempt, 0).await?;
-    let outcome = match &orphan.stop_requested {
-        Some(by) => Outcome::Stopped { by: by.clone() },
-        None => Outcome::Failed {
-            error: Error::new(ErrorCode::Internal, "The node that wrote this answer is gone"),
-        },
-    };
-    // Its own words for tokens died with the node: four bytes are counted as one.
-    let tokens = (content.len() as u64).div_ceil(4);
-    let finish = Finish {
-        generation: *id,
-        owner: orphan.owner,
-        attempt: *attempt,
-        metadata: metadata(&outcome),
-        content,
-        outcome,
-        usage: Usage { input_tokens: 0, output_tokens: tokens, cached_tokens: 0 },
-        tokens,
-        first_token_at: orphan.first_token_at,
-        errors: 0,
-        answered_by: None,
-    };
-    if let Finished::Stored { outgoing, .. } = shared.store.finish(&finish).await? {
-        tracing::warn!(generation = %id, owner = %orphan.owner, "ended: its node is gone");
-        shared.outbox.deliver(&outgoing).await?;
-    }
-    Ok(())
-}
-
-/// Stores an end for as long as it takes; while the node shuts down, for [`FINISH_WITHIN`].
-pub(super) async fn store_end(shared: &Shared, finish: &Finish) -> Option<Finished> {
+/// Asks the store for as long as it takes; while the node shuts down, for [`FINISH_WITHIN`].
+/// `None` where it refused, or was not reached: the generation is found by other nodes then, or
+/// by this one.
+async fn until_given_up<T, F>(shared: &Shared, ask: impl Fn() -> F) -> Option<T>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
     let mut pause = PAUSE.0;
     let given_up = async {
         shared.runs.stopping().cancelled().await;
@@ -84,13 +133,13 @@ pub(super) async fn store_end(shared: &Shared, finish: &Finish) -> Option<Finish
     };
     tokio::pin!(given_up);
     loop {
-        match shared.store.finish(finish).await {
-            Ok(finished) => return Some(finished),
+        match ask().await {
+            Ok(answer) => return Some(answer),
             Err(error @ StoreError::Unexpected { .. }) => {
-                tracing::error!(generation = %finish.generation, source = ?error, "store answer");
+                tracing::error!(%error, source = ?error, "end generation");
                 return None;
             }
-            Err(error) => tracing::warn!(generation = %finish.generation, %error, "store answer"),
+            Err(error) => tracing::warn!(%error, "end generation"),
         }
         tokio::select! {
             () = sleep(pause) => {}
@@ -100,8 +149,33 @@ pub(super) async fn store_end(shared: &Shared, finish: &Finish) -> Option<Finish
     }
 }
 
+/// An end that no attempt of this node has brought about: `text` is what others wrote.
+pub(super) fn end_of(generation: &Generation, outcome: Outcome, text: String) -> Finish {
+    let tokens = super::writer::tokens_in(&text);
+    Finish {
+        generation: generation.id,
+        owner: generation.owner,
+        attempt: generation.attempt,
+        metadata: metadata(&outcome),
+        content: text,
+        outcome,
+        usage: Usage { output_tokens: tokens, ..Usage::default() },
+        tokens,
+        first_token_at: generation.first_token_at,
+        errors: 0,
+        answered_by: None,
+    }
+}
+
+/// What clients are told where nobody can go on.
+pub(super) fn gone() -> Outcome {
+    Outcome::Failed {
+        error: Error::new(ErrorCode::Internal, "The node that wrote this answer is gone"),
+    }
+}
+
 /// What a stored answer says about its end.
-pub(super) fn metadata(outcome: &Outcome) -> serde_json::Map<String, serde_json::Value> {
+fn metadata(outcome: &Outcome) -> serde_json::Map<String, serde_json::Value> {
     let mut metadata = serde_json::Map::new();
     match outcome {
         Outcome::Completed { .. } => {}

@@ -2,7 +2,7 @@
 
 use ::metrics::{Gauge, Histogram};
 
-use crate::domain::Usage;
+use crate::domain::{Outcome, Usage};
 use crate::telemetry::{TokenMeter, metrics};
 
 /// What is measured of an attempt; active until it is dropped.
@@ -27,7 +27,12 @@ impl Meter {
         }
     }
 
-    pub(super) fn ended(&self, outcome: &'static str, usage: Usage) {
+    pub(super) fn ended(&self, outcome: &Outcome, usage: Usage) {
+        let outcome = match outcome {
+            Outcome::Completed { .. } => "completed",
+            Outcome::Stopped { .. } => "stopped",
+            Outcome::Failed { .. } => "failed",
+        };
         metrics::streams(self.provider, &self.agent, outcome).increment(1);
         metrics::tokens(self.provider, &self.agent, "input").increment(usage.input_tokens);
         metrics::tokens(self.provider, &self.agent, "output").increment(usage.output_tokens);

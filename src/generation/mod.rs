@@ -4,40 +4,51 @@
 //! and finishes exactly once, guarded by owner and attempt. It must not know readers or dialects:
 //! whoever wants to see the text reads the log.
 
+mod asides;
 mod ask;
+mod asides;
 mod ending;
+mod gate;
+mod herald;
+mod lease;
 mod meter;
+mod nodes;
+mod order;
+mod pipeline;
 mod run;
 mod spend;
+mod takeover;
+mod tries;
 mod voice;
+mod watch;
 mod writer;
 
 pub use voice::{Pipeline, PipelineStage, Solo, Voice, Voices};
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::adapter::{Notice, SharedAdapter};
 use crate::domain::{AgentId, Budget, Generation, GenerationId, NodeId, Role, UserId};
 use crate::lifecycle::Tasks;
 use crate::outbox::Outbox;
-use crate::store::{Heartbeat, Outgoing, SharedStore};
-use crate::telemetry::metrics;
+use crate::store::{Outgoing, SharedStore};
 
-/// How often a node looks for stops that it was not told of, and says that it lives.
-const HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
-/// How often it looks for generations of dead nodes.
-const ORPHANS_EVERY: Duration = Duration::from_secs(3);
+use lease::Lease;
+use order::{Order, Run};
+
 /// The pauses between tries while the database or Redis is away.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How long an attempt may take to store its end, once it was told to come to one.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
+/// How long a node that stops may take to say so.
+const RETIRE_WITHIN: Duration = Duration::from_secs(2);
 
 /// How generations run on this node.
 #[derive(Debug, Clone)]
@@ -46,6 +57,10 @@ pub struct GenerationOptions {
     pub node: NodeId,
     /// Where it is reached, for people who look into the database.
     pub address: String,
+    /// What it does.
+    pub role: Role,
+    /// Whether other nodes read what this one appends: not where the log is in its memory.
+    pub shares_log: bool,
     /// The most at once.
     pub running_max: usize,
     /// The longest one may take.
@@ -58,7 +73,7 @@ pub struct GenerationOptions {
     pub context_messages: u32,
     /// The most bytes of an answer; beyond it the generation fails.
     pub text_bytes_max: usize,
-    /// How many tokens the answers to one user may take, across the cluster; `None`: no limit.
+    /// How many tokens the answers to one user may take; `None`: no limit.
     pub budget: Option<Budget>,
 }
 
@@ -79,16 +94,18 @@ struct Shared {
     options: GenerationOptions,
     runs: Tasks,
     slots: Arc<Semaphore>,
-    running: Mutex<HashMap<GenerationId, Arc<Stop>>>,
-    /// Heartbeats given without a failure in between.
-    beats: AtomicU64,
-}
-
-/// How a running attempt is told to end.
-#[derive(Default)]
-struct Stop {
-    by: OnceLock<UserId>,
-    told: CancellationToken,
+    /// Room for claims that are made and read.
+    claims: Arc<Semaphore>,
+    running: Mutex<HashMap<GenerationId, Arc<Run>>>,
+    lease: Lease,
+    /// Gives heartbeats until the node has nothing left to run.
+    beats: Tasks,
+    beat_now: Notify,
+    /// Whether what runs here may be another's by now.
+    in_doubt: AtomicBool,
+    doubted: Notify,
+    claims_paused_until: Mutex<Option<Instant>>,
+    draining: CancellationToken,
 }
 
 impl Generations {
@@ -111,46 +128,57 @@ impl Generations {
             options,
             runs: Tasks::new(),
             slots,
+            claims: Arc::new(Semaphore::new(takeover::CLAIMS_AT_ONCE)),
             running: Mutex::default(),
-            beats: AtomicU64::new(0),
+            lease: Lease::default(),
+            beats: Tasks::new(),
+            beat_now: Notify::new(),
+            in_doubt: AtomicBool::new(false),
+            doubted: Notify::new(),
+            claims_paused_until: Mutex::default(),
+            draining: CancellationToken::new(),
         });
-        let (stop, own) = (tasks.stopping().clone(), shared.clone());
-        tasks.spawn(async move {
-            stop.run_until_cancelled(listen(&own, notices)).await;
+        let (own, stop) = (shared.clone(), tasks.stopping().clone());
+        shared.beats.spawn(async move {
+            stop.run_until_cancelled(lease::beat(&own, own.beats.stopping())).await;
         });
-        let (stop, own) = (tasks.stopping().clone(), shared.clone());
-        tasks.spawn(async move {
-            stop.run_until_cancelled(beat(&own)).await;
-        });
-        let (stop, own) = (tasks.stopping().clone(), shared.clone());
-        tasks.spawn(async move {
-            stop.run_until_cancelled(look_for_orphans(&own)).await;
-        });
+        until_stopped(tasks, watch::listen(shared.clone(), notices));
+        until_stopped(tasks, watch::check(shared.clone()));
+        until_stopped(tasks, watch::tally(shared.clone()));
+        if shared.options.role.generates() {
+            until_stopped(tasks, takeover::look_for_left(shared.clone()));
+        }
+        if shared.options.shares_log {
+            until_stopped(tasks, watch::hand_over_without_redis(shared.clone()));
+        }
         Self { shared }
     }
 
-    /// Room for one more, or `None` where the node has its fill or is draining.
+    /// What this node does.
+    pub fn role(&self) -> Role {
+        self.shared.options.role
+    }
+
+    /// Room for one more, or `None` where the node has its fill, is draining, or runs none at
+    /// all.
     pub fn reserve(&self) -> Option<Slot> {
-        self.shared.slots.clone().try_acquire_owned().ok().map(Slot)
+        self.shared.reserve()
     }
 
     /// Runs an accepted generation in a task of its own. `announce` is appended to the log before
     /// anything of it.
     pub fn run(&self, generation: Generation, announce: Vec<Outgoing>, slot: Slot) {
-        let stop = Arc::new(Stop::default());
-        self.shared.running().insert(generation.id, stop.clone());
-        let shared = self.shared.clone();
-        self.shared.runs.spawn(async move {
-            let id = generation.id;
-            run::attempt(&shared, generation, announce, &stop).await;
-            shared.running().remove(&id);
-            drop(slot);
+        let run = Run::new(generation.session.clone(), generation.attempt);
+        run.owned();
+        self.shared.run(generation.id, run, slot, |shared, run| async move {
+            let start = run::Start::first(&generation, announce);
+            run::attempt(&shared, generation, &run, start).await;
         });
     }
 
     /// Stops a generation, if it runs here. Stored by the caller before.
     pub fn stop(&self, generation: GenerationId, by: &UserId) -> bool {
-        self.shared.stop(generation, by)
+        self.shared.tell(generation, Order::Stop(by.clone()))
     }
 
     /// The most tokens of an agent's answers, where a request says nothing; `None` where there is
@@ -164,95 +192,119 @@ impl Generations {
         self.shared.running().len()
     }
 
-    /// Takes no more, waits for those that run, and after `grace` ends what is left as failed,
-    /// with the text so far.
+    /// Takes no more, and waits for those that run for the most of `grace`. What is left then goes
+    /// to another node, or, where there is none, ends as failed with the text so far. At the end
+    /// the node counts as gone, and nobody waits for it.
     pub async fn drain(&self, grace: Duration) {
-        self.shared.slots.close();
-        if !self.shared.runs.finished(grace).await {
-            tracing::warn!(left = self.running(), "ending generations that did not finish in time");
-            for stop in self.shared.running().values() {
-                stop.told.cancel();
-            }
-            self.shared.runs.shutdown(FINISH_WITHIN).await;
+        let shared = &self.shared;
+        shared.draining.cancel();
+        shared.slots.close();
+        shared.beat_now.notify_one();
+        let margin = (grace / 5).min(FINISH_WITHIN);
+        if !shared.runs.finished(grace - margin).await {
+            let order = if shared.has_heir().await { Order::HandOver } else { Order::ShutDown };
+            tracing::warn!(left = self.running(), ?order, "generations did not finish in time");
+            shared.tell_all(&order);
+            shared.runs.shutdown(FINISH_WITHIN).await;
+        }
+        // A heartbeat after it would bring the node back.
+        shared.beats.shutdown(RETIRE_WITHIN).await;
+        match timeout(RETIRE_WITHIN, shared.store.retire(shared.options.node)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "retire"),
+            Err(_) => tracing::debug!("retire: it takes long"),
         }
     }
 }
 
 impl Shared {
-    fn running(&self) -> MutexGuard<'_, HashMap<GenerationId, Arc<Stop>>> {
+    fn running(&self) -> MutexGuard<'_, HashMap<GenerationId, Arc<Run>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stop(&self, generation: GenerationId, by: &UserId) -> bool {
-        let stop = self.running().get(&generation).cloned();
-        stop.is_some_and(|stop| {
-            let _ = stop.by.set(by.clone());
-            stop.told.cancel();
+    fn reserve(&self) -> Option<Slot> {
+        if !self.options.role.generates() {
+            return None;
+        }
+        self.slots.clone().try_acquire_owned().ok().map(Slot)
+    }
+
+    /// Runs `work` in a task of its own; until it ends, it is told what concerns the generation.
+    fn run<F, W>(self: &Arc<Self>, id: GenerationId, run: Run, slot: Slot, work: F)
+    where
+        F: FnOnce(Arc<Self>, Arc<Run>) -> W,
+        W: Future<Output = ()> + Send + 'static,
+    {
+        let run = Arc::new(run);
+        self.running().insert(id, run.clone());
+        let running = Running { shared: self.clone(), id, run: run.clone() };
+        let work = work(self.clone(), run);
+        self.runs.spawn(async move {
+            work.await;
+            drop((running, slot));
+        });
+    }
+
+    /// Tells one that runs here how to end; `false` where none does.
+    fn tell(&self, generation: GenerationId, order: Order) -> bool {
+        let run = self.running().get(&generation).cloned();
+        run.is_some_and(|run| {
+            run.tell(order);
             true
         })
     }
+
+    fn tell_all(&self, order: &Order) {
+        for run in self.running().values() {
+            run.tell(order.clone());
+        }
+    }
+
+    /// What runs here may be another's by now.
+    fn doubt(&self) {
+        self.in_doubt.store(true, Ordering::Release);
+        self.doubted.notify_one();
+    }
+
+    /// Whether this node may go on with what others left: it could read the texts, and it knows
+    /// who is dead.
+    fn may_claim(&self) -> bool {
+        let is_paused = self.claims_paused_until().is_some_and(|until| Instant::now() < until);
+        self.options.role.generates()
+            && !self.draining.is_cancelled()
+            && !is_paused
+            && self.adapter.is_up()
+            && self.lease.is_whole()
+    }
+
+    fn pause_claims(&self, pause: Duration) {
+        *self.claims_paused_until() = Some(Instant::now() + pause);
+    }
+
+    fn claims_paused_until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.claims_paused_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-async fn listen(shared: &Shared, mut notices: mpsc::Receiver<Notice>) {
-    while let Some(notice) = notices.recv().await {
-        match notice {
-            Notice::Stop { generation, by } => {
-                shared.stop(generation, &by);
-            }
-            Notice::Run { .. } => todo!(),
+/// Listed among what runs, until it is dropped.
+struct Running {
+    shared: Arc<Shared>,
+    id: GenerationId,
+    run: Arc<Run>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut running = self.shared.running();
+        if running.get(&self.id).is_some_and(|run| Arc::ptr_eq(run, &self.run)) {
+            running.remove(&self.id);
         }
     }
 }
 
-/// Ends what dead nodes left. Apart from the heartbeat, which nothing may hold up.
-async fn look_for_orphans(shared: &Shared) {
-    let mut ticks = interval(ORPHANS_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        // Not before this node has seen the others' heartbeats for as long as makes them dead.
-        let beats = u128::from(shared.beats.load(Ordering::Relaxed));
-        if beats * HEARTBEAT_EVERY.as_millis() > ending::DEAD_AFTER.as_millis() {
-            ending::end_orphans(shared).await;
-        }
-    }
-}
-
-/// Says that the node lives, and finds the stops that it was not told of.
-async fn beat(shared: &Shared) {
-    let mut ticks = interval(HEARTBEAT_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let options = &shared.options;
-    loop {
-        ticks.tick().await;
-        let beat = Heartbeat {
-            node: options.node,
-            address: options.address.clone(),
-            role: Role::All,
-            redis_up: shared.adapter.is_up(),
-            running: u32::try_from(shared.running().len()).unwrap_or(u32::MAX),
-            running_max: u32::try_from(options.running_max).unwrap_or(u32::MAX),
-            draining: false,
-        };
-        let beat = shared.store.heartbeat(&beat).await;
-        metrics::handles().db_up.set(f64::from(u8::from(beat.is_ok())));
-        if let Err(error) = beat {
-            tracing::debug!(%error, "heartbeat");
-            // After an outage all nodes look dead until they have beaten again.
-            shared.beats.store(0, Ordering::Relaxed);
-            continue;
-        }
-        shared.beats.fetch_add(1, Ordering::Relaxed);
-        if shared.running().is_empty() {
-            continue;
-        }
-        match shared.store.stop_requests(options.node).await {
-            Ok(stops) => {
-                for (generation, by) in stops {
-                    shared.stop(generation, &by);
-                }
-            }
-            Err(error) => tracing::debug!(%error, "read stop requests"),
-        }
-    }
+fn until_stopped(tasks: &Tasks, task: impl Future<Output = ()> + Send + 'static) {
+    let stop = tasks.stopping().clone();
+    tasks.spawn(async move {
+        stop.run_until_cancelled(task).await;
+    });
 }

@@ -1,40 +1,79 @@
-//! One attempt, from beginning to end.
+//! One attempt, from its beginning to the provider's end.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::asides::Asides;
 use super::ask::{Question, SAID_MAX, Said, ask};
-use super::ending::{metadata, store_end};
+use super::herald::{Herald, Stands};
 use super::meter::Meter;
-use super::writer::{Joining, LATE, Settled, Writer};
-use super::{PAUSE, Shared, Stop};
+use super::order::{Order, Run};
+use super::spend::Spender;
+use super::takeover::was_replaced;
+use super::writer::{Joining, LATE, Settled, Writer, tokens_in};
+use super::{PAUSE, Shared};
+use crate::adapter::Tally;
 use crate::domain::{
-    Author, Error, ErrorCode, Event, EventKind, Generation, Message, Outcome, Position, StopReason,
-    Timestamp, Usage,
+    Aside, Author, Error, ErrorCode, Event, EventKind, Generation, Message, Outcome, Stage,
+    StopReason, Timestamp, Usage,
 };
 use crate::llm::{ProviderError, Speaker, Turn};
 use crate::outbox::DeliverError;
-use crate::store::{Finish, Finished, Outgoing, StoreError};
+use crate::store::{Outgoing, StoreError};
 
-/// How long the end waits for the log to have the whole text; after it the stored answer brings
-/// what is missing.
-const SETTLE_WITHIN: Duration = Duration::from_secs(2);
+/// How long the database may take to say whose a generation is; then the log is asked.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
+
+/// What an attempt begins with.
+pub(super) struct Start {
+    /// Whether the store does not know yet that it begins.
+    pub is_first: bool,
+    /// Stored events that are appended before anything of it.
+    pub announce: Vec<Outgoing>,
+    /// What stands in the log before its text.
+    pub opening: EventKind,
+    /// The text that it goes on with; the log has it.
+    pub text: String,
+    /// The stages that are over.
+    pub stages: Vec<Stage>,
+    /// When the first token came.
+    pub first_token: Option<Timestamp>,
+    /// How often providers failed before.
+    pub errors: u32,
+}
+
+impl Start {
+    /// Of a first attempt.
+    pub(super) fn first(generation: &Generation, announce: Vec<Outgoing>) -> Self {
+        Self {
+            is_first: true,
+            announce,
+            opening: EventKind::GenerationStarted {
+                generation: generation.id,
+                message: generation.message,
+                agent: generation.agent.clone(),
+                attempt: generation.attempt,
+            },
+            text: String::new(),
+            stages: Vec::new(),
+            first_token: None,
+            errors: 0,
+        }
+    }
+}
 
 /// Runs an attempt to its end.
-pub(super) async fn attempt(
-    shared: &Arc<Shared>,
-    generation: Generation,
-    announce: Vec<Outgoing>,
-    stop: &Stop,
-) {
+pub(super) async fn attempt(shared: &Arc<Shared>, generation: Generation, run: &Run, start: Start) {
     let speaker = shared.voices.speaker(&generation.agent);
     let provider = speaker.map_or("unknown", |solo| solo.provider.id());
     let meter = Meter::new(provider, generation.agent.as_str());
+    let earlier = tokens_in(&start.text);
+    let opening = Event::new(start.opening);
+    let (adapter, user) = (shared.adapter.clone(), generation.user.clone());
     let mut attempt = Attempt {
         writer: Writer::new(
             shared.adapter.clone(),
@@ -42,84 +81,85 @@ pub(super) async fn attempt(
             generation.id,
             generation.attempt,
             Joining { delay: shared.options.delay, delay_max: shared.options.delay_max },
+            start.text,
         ),
-        started: Arc::new(Event::new(EventKind::GenerationStarted {
-            generation: generation.id,
-            message: generation.message,
-            agent: generation.agent.clone(),
-            attempt: generation.attempt,
-        })),
+        herald: Herald::new(shared.clone(), generation.session.clone(), opening),
+        asides: Asides::default(),
         shared,
         generation,
-        stop,
+        run,
         meter,
-        opening: None,
+        spender: Spender::new(adapter, user, shared.options.budget),
         usage: Usage::default(),
-        first_token: None,
+        earlier,
+        first_token: start.first_token,
+        errors: start.errors,
+        answered_by: None,
     };
-    let ended = attempt.write(announce).await;
-    let outcome = match ended {
-        Some(outcome) => outcome,
-        None => {
-            tracing::info!(generation = %attempt.generation.id, "no longer this node's");
-            return;
+    let written = attempt.write(start.is_first, start.announce, start.stages).await;
+    let broken = match written {
+        Ok(reason) => return attempt.finish(Outcome::Completed { reason }).await,
+        Err(broken) => broken,
+    };
+    let order = run.order().cloned().unwrap_or(Order::Leave);
+    match (broken, order) {
+        (Broken::Failed(error), _) => attempt.finish(Outcome::Failed { error }).await,
+        (Broken::Told, Order::Stop(by)) => attempt.finish(Outcome::Stopped { by }).await,
+        (Broken::Told, Order::HandOver) => attempt.hand_over().await,
+        (Broken::Told, Order::ShutDown) => {
+            let error = Error::new(ErrorCode::Internal, "The server was shut down");
+            attempt.finish(Outcome::Failed { error }).await;
         }
-    };
-    let label = match &outcome {
-        Outcome::Completed { .. } => "completed",
-        Outcome::Stopped { .. } => "stopped",
-        Outcome::Failed { .. } => "failed",
-    };
-    if attempt.usage.output_tokens == 0 {
-        attempt.usage.output_tokens = attempt.writer.tokens();
+        (Broken::Told, Order::Leave) | (Broken::NotOwner, _) => {
+            tracing::info!(generation = %attempt.generation.id, "no longer this node's");
+        }
     }
-    attempt.meter.ended(label, attempt.usage);
-    attempt.finish(outcome).await;
 }
 
-struct Attempt<'a> {
-    shared: &'a Arc<Shared>,
-    generation: Generation,
-    stop: &'a Stop,
-    meter: Meter,
-    writer: Writer,
-    /// Appended again, under the same id, should the log be lost.
-    started: Arc<Event>,
-    /// Brings what has to stand in the log before the text.
-    opening: Option<BoxFuture<'static, ()>>,
-    usage: Usage,
-    first_token: Option<Timestamp>,
+pub(super) struct Attempt<'a> {
+    pub shared: &'a Arc<Shared>,
+    pub generation: Generation,
+    run: &'a Run,
+    pub meter: Meter,
+    pub spender: Spender,
+    pub writer: Writer,
+    pub herald: Herald,
+    asides: Asides,
+    /// What this attempt's provider reported, and `earlier`.
+    pub usage: Usage,
+    /// Tokens of what earlier attempts wrote: estimated, since what their providers would have
+    /// reported went with them.
+    earlier: u64,
+    pub first_token: Option<Timestamp>,
+    pub errors: u32,
+    pub answered_by: Option<(String, String)>,
 }
 
 /// Why writing ended before the provider did.
 enum Broken {
     Failed(Error),
-    Stopped,
+    /// The attempt was told to end.
+    Told,
     NotOwner,
 }
 
 impl Attempt<'_> {
-    /// Asks the provider and appends what it says. `None` where the attempt is no longer this
-    /// node's.
-    async fn write(&mut self, announce: Vec<Outgoing>) -> Option<Outcome> {
+    /// Asks the provider and appends what it says.
+    async fn write(
+        &mut self,
+        is_first: bool,
+        announce: Vec<Outgoing>,
+        stages: Vec<Stage>,
+    ) -> Result<StopReason, Broken> {
         // The prompt is heard of first, whatever becomes of the answer.
         let announced = self.announce(&announce).await;
         let announce = if announced { Vec::new() } else { announce };
-        let result = match self.begin().await {
-            Ok(()) => self.stream(announce).await,
-            Err(broken) => Err(broken),
-        };
-        match result {
-            Ok(reason) => Some(Outcome::Completed { reason }),
-            Err(Broken::NotOwner) => None,
-            Err(Broken::Failed(error)) => Some(Outcome::Failed { error }),
-            Err(Broken::Stopped) => Some(match self.stop.by.get() {
-                Some(by) => Outcome::Stopped { by: by.clone() },
-                None => Outcome::Failed {
-                    error: Error::new(ErrorCode::Internal, "The server was shut down"),
-                },
-            }),
+        if is_first {
+            self.begin().await?;
         }
+        let question = self.question(stages).await?;
+        self.herald.open(announce);
+        self.stream(question).await
     }
 
     /// Appends what stands before the generation; `false` where that takes too long, and is to be
@@ -138,59 +178,70 @@ impl Attempt<'_> {
     async fn begin(&mut self) -> Result<(), Broken> {
         let (id, attempt) = (self.generation.id, self.generation.attempt);
         let (store, node) = (&self.shared.store, self.shared.options.node);
-        if until_stored(|| store.begin(id, node, attempt), self.stop).await? {
+        if until_stored(|| store.begin(id, node, attempt), self.run).await? {
             return Ok(());
         }
         // Not ours any more, or stopped before it began: the stored stop says by whom.
-        match until_stored(|| store.generation(id), self.stop).await? {
-            Some(stored) if !stored.status.is_final() && stored.stop_requested.is_some() => {
-                if let Some(by) = stored.stop_requested {
-                    let _ = self.stop.by.set(by);
+        match until_stored(|| store.generation(id), self.run).await? {
+            Some(stored) if (stored.owner, stored.attempt) == (node, attempt) => {
+                match stored.stop_requested {
+                    Some(by) if !stored.status.is_final() => {
+                        self.run.tell(Order::Stop(by));
+                        Err(Broken::Told)
+                    }
+                    _ => Err(Broken::NotOwner),
                 }
-                Err(Broken::Stopped)
             }
             _ => Err(Broken::NotOwner),
         }
     }
 
-    async fn question(&mut self) -> Result<Question, Broken> {
+    async fn question(&mut self, stages: Vec<Stage>) -> Result<Question, Broken> {
         let limit = self.shared.options.context_messages.max(1);
         let (session, prompt) = (&self.generation.session, self.generation.prompt);
         let store = &self.shared.store;
-        let messages = until_stored(|| store.context(session, prompt, limit), self.stop).await?;
+        let messages = until_stored(|| store.context(session, prompt, limit), self.run).await?;
+        let text = self.writer.text();
         Ok(Question {
             agent: self.generation.agent.clone(),
             config: self.generation.config.clone(),
             turns: messages.into_iter().filter_map(turn).collect(),
-            partial: None,
-            stages: Vec::new(),
+            partial: (!text.is_empty()).then(|| text.to_owned()),
+            stages,
         })
     }
 
-    async fn stream(&mut self, announce: Vec<Outgoing>) -> Result<StopReason, Broken> {
-        let question = self.question().await?;
+    async fn stream(&mut self, question: Question) -> Result<StopReason, Broken> {
         let (say, mut said) = mpsc::channel(SAID_MAX);
         let asked = Instant::now();
         let whole = asked + self.shared.options.duration_max;
         let voices = self.shared.voices.clone();
         let mut asking = async move { ask(&voices, question, say).await }.boxed().fuse();
         let mut ended = None;
-        self.opening = Some(self.open(announce));
         loop {
             let due = self.writer.due();
+            let joined = self.asides.due();
             tokio::select! {
                 biased;
-                () = self.stop.told.cancelled() => return Err(Broken::Stopped),
-                () = opened(&mut self.opening) => self.writer.rewrite(),
+                () = self.run.told().cancelled() => return Err(Broken::Told),
+                opens = self.herald.progress() => {
+                    if opens {
+                        self.writer.open();
+                    }
+                }
                 settled = self.writer.progress() => {
                     if settled == Settled::Lost {
                         self.confirm().await?;
-                        self.opening = Some(self.open(Vec::new()));
+                        self.herald.open(Vec::new());
                     }
                 }
                 () = sleep_until(due.unwrap_or(whole)), if due.is_some() => self.writer.flush(),
+                () = sleep_until(joined.unwrap_or(whole)), if joined.is_some() => {
+                    self.bring_asides();
+                }
                 Some(said) = said.recv() => self.take(said, asked)?,
                 end = &mut asking, if ended.is_none() => ended = Some(end),
+                error = self.spender.over() => return Err(Broken::Failed(error)),
                 () = sleep_until(whole) => return Err(Broken::Failed(timed_out(true))),
             }
             // All that was said has been taken once the asking is over and nothing is left.
@@ -215,161 +266,126 @@ impl Attempt<'_> {
                     self.meter.first_token.record(asked.elapsed());
                 }
                 self.meter.rate.add(1);
+                self.spender.said(1);
                 self.writer.push(&text);
+                self.count();
             }
-            Said::Usage(usage) => self.usage = usage,
-            Said::Aside(_) | Said::Stage(_) | Said::Failed | Said::AnsweredBy { .. } => {}
+            Said::Usage(usage) => {
+                self.spender.counted(usage.output_tokens);
+                self.usage = usage;
+                self.usage.output_tokens += self.earlier;
+            }
+            Said::Stage(stage) => {
+                let generation = self.generation.id;
+                let event = Event::new(EventKind::StageChanged { generation, stage });
+                self.herald.push(event, Stands::Yes);
+            }
+            Said::Aside(aside) => {
+                for aside in self.asides.push(aside) {
+                    self.bring_aside(aside);
+                }
+            }
+            Said::Failed => {
+                self.errors = self.errors.saturating_add(1);
+                self.count();
+            }
+            Said::AnsweredBy { provider, model } => self.answered_by = Some((provider, model)),
         }
         Ok(())
     }
 
-    /// Brings what has to stand in the log before the text, for as long as it takes. This node's
-    /// own readers do not wait for Redis: after a moment they are shown it from memory.
-    fn open(&self, announce: Vec<Outgoing>) -> BoxFuture<'static, ()> {
-        let shared = self.shared.clone();
-        let (session, started) = (self.generation.session.clone(), self.started.clone());
-        async move {
-            let late = async {
-                sleep(LATE).await;
-                for outgoing in &announce {
-                    shared.adapter.show_event(&session, Arc::new(outgoing.event.clone()));
-                }
-                shared.adapter.show_event(&session, started.clone());
-                std::future::pending::<()>().await;
-            };
-            let append = async {
-                for outgoing in &announce {
-                    until_appended(|| shared.outbox.deliver(outgoing)).await;
-                }
-                until_appended(|| shared.adapter.append_event(&session, started.clone())).await;
-            };
-            tokio::select! {
-                () = append => {}
-                () = late => {}
-            }
-        }
-        .boxed()
+    fn count(&self) {
+        let first_token = self.first_token.map(|at| at.since(self.generation.created_at));
+        self.run.count(Tally {
+            tokens: self.writer.tokens(),
+            first_token_ms: first_token.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX)),
+            errors: self.errors,
+            sent_bytes: 0,
+        });
     }
 
-    /// The text in the log was lost, or another attempt has replaced this one: which?
+    /// Brings the asides that waited to be joined with more.
+    pub(super) fn bring_asides(&mut self) {
+        for aside in self.asides.flush() {
+            self.bring_aside(aside);
+        }
+    }
+
+    fn bring_aside(&mut self, aside: Aside) {
+        let Generation { id, message, .. } = self.generation;
+        let event = Event::new(EventKind::Aside { generation: id, message, aside });
+        self.herald.push(event, Stands::No);
+    }
+
+    /// The text in the log was lost, or another attempt has replaced this one: which? Nothing is
+    /// shown until that is known.
     async fn confirm(&mut self) -> Result<(), Broken> {
-        let (id, attempt) = (self.generation.id, self.generation.attempt);
-        let (store, node) = (&self.shared.store, self.shared.options.node);
-        if until_stored(|| store.owns(id, node, attempt), self.stop).await? {
-            tracing::info!(generation = %id, "the text was lost; writing it again");
-            return Ok(());
-        }
-        Err(Broken::NotOwner)
-    }
-
-    /// Brings the rest of the text and stores the end, exactly once.
-    async fn finish(mut self, outcome: Outcome) {
-        let settled = timeout(SETTLE_WITHIN, self.settle()).await.unwrap_or(false);
-        let (shared, generation) = (self.shared, self.generation);
-        if let (true, Outcome::Completed { reason }) = (settled, &outcome) {
-            let ended = Event::new(EventKind::GenerationEnded {
-                generation: generation.id,
-                attempt: generation.attempt,
-                length: self.writer.text().len() as u64,
-                reason: reason.clone(),
-                usage: self.usage,
-            });
-            let appended = shared.adapter.append_event(&generation.session, Arc::new(ended)).await;
-            if let Err(error) = appended {
-                tracing::debug!(generation = %generation.id, %error, "append end");
-            }
-        }
-        let finish = Finish {
-            generation: generation.id,
-            owner: shared.options.node,
-            attempt: generation.attempt,
-            metadata: metadata(&outcome),
-            outcome,
-            usage: self.usage,
-            tokens: self.usage.output_tokens,
-            first_token_at: self.first_token,
-            errors: 0,
-            answered_by: None,
-            content: self.writer.into_text(),
-        };
-        match store_end(shared, &finish).await {
-            Some(Finished::Stored { outgoing, .. }) => {
-                if let Err(error) = shared.outbox.deliver(&outgoing).await {
-                    tracing::debug!(generation = %generation.id, %error, "deliver the answer");
-                    shared.adapter.show_event(&generation.session, Arc::new(outgoing.event));
+        let (run, mut pause) = (self.run, PAUSE.0);
+        loop {
+            let owns = tokio::select! {
+                owns = self.owns() => owns,
+                () = run.told().cancelled() => return Err(Broken::Told),
+            };
+            match owns {
+                Some(true) => {
+                    tracing::info!(generation = %self.generation.id, "writing the lost text again");
+                    return Ok(());
                 }
+                Some(false) => return Err(Broken::NotOwner),
+                None => tokio::select! {
+                    () = sleep(pause) => {}
+                    () = run.told().cancelled() => return Err(Broken::Told),
+                },
             }
-            Some(Finished::AlreadyFinal | Finished::NotOwner) | None => {
-                tracing::info!(generation = %generation.id, "its end was not this node's to store");
-            }
+            pause = (pause * 2).min(PAUSE.1);
         }
     }
 
-    /// Waits until the log has the start and the whole text; `false` where it cannot have it.
-    async fn settle(&mut self) -> bool {
-        while self.opening.is_some() || !self.writer.is_settled() {
-            self.writer.flush_all();
-            let due = self.writer.due();
-            tokio::select! {
-                () = opened(&mut self.opening) => self.writer.rewrite(),
-                settled = self.writer.progress() => {
-                    if settled == Settled::Lost {
-                        return false;
-                    }
-                }
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    self.writer.flush();
-                }
+    /// Whether the generation is this attempt's. Where the database is away nobody can claim it
+    /// now, but somebody may have before: the log says so. `None`: neither can tell.
+    async fn owns(&mut self) -> Option<bool> {
+        let Generation { id, attempt, session, .. } = &self.generation;
+        let asked = self.shared.store.owns(*id, self.shared.options.node, *attempt);
+        match timeout(CONFIRM_WITHIN, asked).await {
+            Ok(Ok(owns)) => return Some(owns),
+            Ok(Err(error)) => tracing::debug!(generation = %id, %error, "confirm ownership"),
+            Err(_) => tracing::debug!(generation = %id, "confirm ownership: it takes long"),
+        }
+        match was_replaced(self.shared, session, *id, *attempt).await {
+            Ok(was_replaced) => Some(!was_replaced),
+            Err(error) => {
+                tracing::debug!(generation = %id, %error, "confirm ownership");
+                None
             }
         }
-        true
     }
 }
 
-/// Waits for an opening, and takes it out; for ever where there is none.
-async fn opened(opening: &mut Option<BoxFuture<'static, ()>>) {
-    match opening {
-        Some(running) => running.await,
-        None => std::future::pending().await,
-    }
-    *opening = None;
-}
-
-/// Appends until it is done.
-async fn until_appended<F, E>(append: impl Fn() -> F)
-where
-    F: Future<Output = Result<Position, E>>,
-    E: std::fmt::Display,
-{
-    let mut pause = PAUSE.0;
-    while let Err(error) = append().await {
-        tracing::debug!(%error, "announce generation");
-        sleep(pause).await;
-        pause = (pause * 2).min(PAUSE.1);
-    }
-}
-
-/// Asks the store until it answers. Stopped meanwhile, the attempt ends.
-async fn until_stored<T, F>(ask: impl Fn() -> F, stop: &Stop) -> Result<T, Broken>
+/// Asks the store until it answers, or the attempt is told to end.
+async fn until_stored<T, F>(ask: impl Fn() -> F, run: &Run) -> Result<T, Broken>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
     let mut pause = PAUSE.0;
-    loop {
-        match ask().await {
-            Ok(answer) => return Ok(answer),
-            Err(error @ StoreError::Unexpected { .. }) => {
-                tracing::error!(%error, source = ?error, "run generation");
-                let error = Error::new(ErrorCode::Internal, "The answer could not be stored");
-                return Err(Broken::Failed(error));
+    let asking = async {
+        loop {
+            match ask().await {
+                Ok(answer) => return Ok(answer),
+                Err(error @ StoreError::Unexpected { .. }) => {
+                    tracing::error!(%error, source = ?error, "run generation");
+                    let error = Error::new(ErrorCode::Internal, "The answer could not be stored");
+                    return Err(Broken::Failed(error));
+                }
+                Err(error) => tracing::debug!(%error, "run generation"),
             }
-            Err(error) => tracing::debug!(%error, "run generation"),
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE.1);
         }
-        tokio::select! {
-            () = sleep(pause) => {}
-            () = stop.told.cancelled() => return Err(Broken::Stopped),
-        }
-        pause = (pause * 2).min(PAUSE.1);
+    };
+    tokio::select! {
+        biased;
+        () = run.told().cancelled() => Err(Broken::Told),
+        stored = asking => stored,
     }
 }
 

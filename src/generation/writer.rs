@@ -19,6 +19,9 @@ const IN_FLIGHT_MAX: usize = 64;
 pub(super) const LATE: Duration = Duration::from_millis(500);
 /// How often they are shown more of it then.
 const SHOW_EVERY: Duration = Duration::from_millis(100);
+/// By how much an attempt's chunks are numbered above those of the one before: an answer does not
+/// have as many.
+const SEQ_JUMP: u64 = 1 << 24;
 /// The pauses between tries after a failed append.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
@@ -37,7 +40,7 @@ pub(super) enum Settled {
     /// Nothing to do.
     Fine,
     /// The text in the log is shorter than what was appended to it. Appending stops until
-    /// [`Writer::rewrite`].
+    /// [`Writer::open`].
     Lost,
 }
 
@@ -74,31 +77,36 @@ pub(super) struct Writer {
     retry: Option<(Instant, Duration)>,
     halted: bool,
     halted_since: Option<Instant>,
+    /// The log does not have what was appended to it.
+    lost: bool,
 }
 
 impl Writer {
-    /// A writer of an attempt's text from offset 0. It appends nothing before
-    /// [`Writer::rewrite`], since the start of the generation has to stand in the log first.
+    /// A writer of an attempt's text, which begins with `text`: the log has that already. It
+    /// appends nothing before [`Writer::open`], since the start of the attempt has to stand in the
+    /// log first.
     pub(super) fn new(
         adapter: SharedAdapter,
         session: SessionId,
         generation: GenerationId,
         attempt: u32,
         joining: Joining,
+        text: String,
     ) -> Self {
+        let len = text.len() as u64;
         Self {
             adapter,
             session,
             generation,
             attempt,
             joining,
-            text: String::new(),
-            tokens: 0,
-            seq: 0,
+            tokens: tokens_in(&text),
+            text,
+            seq: u64::from(attempt.saturating_sub(1)) * SEQ_JUMP,
             unsent_since: None,
-            sent: 0,
-            acked: 0,
-            shown: 0,
+            sent: len,
+            acked: len,
+            shown: len,
             window: joining.delay,
             opened_at: Instant::now(),
             last_flush: None,
@@ -109,6 +117,7 @@ impl Writer {
             retry: None,
             halted: true,
             halted_since: Some(Instant::now()),
+            lost: false,
         }
     }
 
@@ -127,7 +136,8 @@ impl Writer {
         self.text
     }
 
-    /// How many deltas it was given.
+    /// How many tokens the text has: one for each delta that it was given, and an estimate for
+    /// what it began with.
     pub(super) fn tokens(&self) -> u64 {
         self.tokens
     }
@@ -250,6 +260,7 @@ impl Writer {
                 self.round += 1;
                 self.halted = true;
                 self.halted_since = Some(Instant::now());
+                self.lost = true;
                 Settled::Lost
             }
             Err(error) => {
@@ -278,13 +289,20 @@ impl Writer {
 
     /// Begins to append, or begins again from the start after the text was lost: what is still
     /// there is recognised by its offset.
-    pub(super) fn rewrite(&mut self) {
+    pub(super) fn open(&mut self) {
         self.halted = false;
         self.oldest_unacked = None;
         self.retry = None;
-        self.sent = 0;
-        self.acked = 0;
+        if std::mem::take(&mut self.lost) {
+            self.sent = 0;
+            self.acked = 0;
+        }
         self.opened_at = Instant::now();
         self.last_flush = None;
     }
+}
+
+/// How many tokens a text takes whose deltas were counted elsewhere: four bytes are one.
+pub(super) fn tokens_in(text: &str) -> u64 {
+    (text.len() as u64).div_ceil(4)
 }

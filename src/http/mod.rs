@@ -34,7 +34,7 @@ use crate::adapter::SharedAdapter;
 use crate::auth::Verifier;
 use crate::chat::Chat;
 use crate::dialect::Dialects;
-use crate::domain::NodeId;
+use crate::domain::{NodeId, Role};
 use crate::lifecycle::Readiness;
 use crate::store::SharedStore;
 
@@ -50,6 +50,8 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 pub struct HttpState {
     /// This node.
     pub node: NodeId,
+    /// What it does.
+    pub role: Role,
     /// What everything but the probes is asked of.
     pub chat: Chat,
     /// Whoever reads streams.
@@ -112,6 +114,15 @@ pub fn public(state: HttpState) -> Router {
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(state)
+}
+
+/// What a node serves that holds no clients.
+pub fn probes(state: HttpState) -> Router {
+    let (router, _) = operations::routes(openapi::Api::new()).finish();
+    router
+        .fallback(error::not_found)
+        .method_not_allowed_fallback(error::method_not_allowed)
         .with_state(state)
 }
 

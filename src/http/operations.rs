@@ -52,6 +52,7 @@ pub(super) fn routes(api: Api) -> Api {
 struct Ready {
     ready: bool,
     node_id: String,
+    role: &'static str,
     started: bool,
     draining: bool,
     database: &'static str,
@@ -68,6 +69,7 @@ pub(super) async fn ready(State(state): State<HttpState>) -> Response {
     let body = Ready {
         ready,
         node_id: state.node.to_string(),
+        role: state.role.as_str(),
         started,
         draining,
         database: if database { "up" } else { "down" },

@@ -253,6 +253,9 @@ pub trait Store: Send + Sync {
     async fn stop_requests(&self, owner: NodeId)
     -> Result<Vec<(GenerationId, UserId)>, StoreError>;
 
+    /// The unfinished generations of `owner`, each with its attempt.
+    async fn owned(&self, owner: NodeId) -> Result<Vec<(GenerationId, u32)>, StoreError>;
+
     /// At most `limit` unfinished generations that nobody runs, by the database's clock, oldest
     /// first: released ones; pending ones older than `unclaimed_after`; and those older than
     /// `dead_after` whose owner has given no heartbeat for as long.

@@ -22,7 +22,7 @@ use tokencast::dialect::Dialects;
 use tokencast::domain::command::{Join, SendMessage};
 use tokencast::domain::{
     Action, AgentId, Command, Error, ErrorCode, Moderation, NodeId, OnTakeover, Rate, Rates, Reply,
-    SessionChange, SessionId, StopReason, UserId, Visibility,
+    Role, SessionChange, SessionId, StopReason, UserId, Visibility,
 };
 use tokencast::generation::{GenerationOptions, Generations, Solo, Voice, Voices};
 use tokencast::hub::{Hub, HubOptions};
@@ -123,6 +123,8 @@ impl Cluster {
         let options = GenerationOptions {
             node,
             address: String::new(),
+            role: Role::All,
+            shares_log: true,
             running_max: 8,
             duration_max: Duration::from_secs(60),
             delay: Duration::ZERO,

@@ -84,6 +84,17 @@ pub(super) async fn claim(
     .transpose()
 }
 
+/// What `owner` has unfinished.
+pub(super) async fn owned(pool: &Pool, owner: NodeId) -> sqlx::Result<Vec<(GenerationId, u32)>> {
+    let rows: Vec<(Uuid, i64)> = sqlx::query_as(
+        "SELECT id, attempt FROM stream WHERE owner_node_id = $1 AND completed_at IS NULL",
+    )
+    .bind(owner.0)
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter().map(|(id, attempt)| Ok((GenerationId(id), row::unsigned(attempt)?))).collect()
+}
+
 /// Leaves one generation to nobody.
 pub(super) async fn release(
     pool: &Pool,

@@ -295,6 +295,10 @@ impl Store for Sql {
         self.run("read stop requests", generation::stop_requests(&self.reads, owner)).await
     }
 
+    async fn owned(&self, owner: NodeId) -> Result<Vec<(GenerationId, u32)>, StoreError> {
+        self.run("read what a node owns", claim::owned(&self.writes, owner)).await
+    }
+
     async fn claimable(
         &self,
         dead_after: Duration,
