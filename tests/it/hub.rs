@@ -6,6 +6,7 @@ mod plain;
 mod presence;
 pub mod reader;
 mod resume;
+mod takeover;
 mod told;
 mod typing;
 mod unknown;
