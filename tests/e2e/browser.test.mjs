@@ -13,6 +13,7 @@ const markup = {
   prompt: (page) => page.getByRole('textbox', { name: 'Message' }),
   name: (page) => page.getByRole('textbox', { name: 'Your name' }),
   asks: (page) => page.getByRole('switch', { name: 'Ask the model' }),
+  agent: (page) => page.getByRole('combobox', { name: 'Who answers' }),
   openRoom: (page) => page.getByRole('switch', { name: /^Open to/ }),
   people: (page) => page.getByRole('list', { name: 'Who is here' }).getByRole('listitem'),
   send: (page) => page.getByRole('button', { name: /^(Send|Ask)$/ }),
@@ -180,6 +181,51 @@ suite('demo page', { nodes: 3, nginx: true, env }, (e2e) => {
       await hers.locator('#people [data-away]', { hasText: 'bob' }).waitFor({ timeout: 30_000 });
       assert.deepEqual(alice.wrong, []);
       assert.deepEqual(bob.wrong, []);
+    } finally {
+      await browser.close();
+    }
+  });
+
+  e2e('who answers is chosen, and what goes on beside the text is shown', { timeout: 60_000 }, async (cluster) => {
+    const browser = await launch();
+    try {
+      const { page, wrong } = await person(browser, cluster.url, 'dora');
+      // After the start of each answer, the page hears of two stages, and of a thought in two parts.
+      await page.routeWebSocket(/socket\.io/, (socket) => {
+        const server = socket.connectToServer();
+        socket.onMessage((message) => server.send(message));
+        server.onMessage((message) => {
+          socket.send(message);
+          const [, start] = /^42\/chat,\["stream:start",(.*)\]$/.exec(message) ?? [];
+          if (!start) return;
+          const of = JSON.parse(start);
+          const hear = (event, payload) => socket.send(`42/chat,${JSON.stringify([event, { ...of, ...payload }])}`);
+          const stage = { stage: '<b>facilitator</b>', agents: ['a'], index: 0, total: 2 };
+          hear('pipeline:stage', { ...stage, status: 'started' });
+          hear('pipeline:stage', { ...stage, status: 'completed' });
+          hear('stream:event', { kind: 'thinking', text: 'Herons <i>may' });
+          hear('stream:event', { kind: 'citation', title: 'A book' });
+          hear('stream:event', { kind: 'thinking', text: '</i> be birds' });
+          hear('pipeline:stage', { ...stage, stage: 'wise friend', index: 1, status: 'started' });
+        });
+      });
+      await page.reload();
+      await markup.agent(page).selectOption({ value: 'slow' });
+      await markup.prompt(page).fill('Are herons birds?');
+      await markup.send(page).click();
+      const answer = markup.answers(page);
+      await answer.getByText('wise friend is at work (2 of 2)').waitFor();
+      assert.match(await answer.innerText(), /^slow/, 'the chosen one answers');
+      const thought = answer.getByText('Herons <i>may</i> be birds', { exact: true });
+      assert.equal(await thought.isVisible(), false, 'thoughts are folded');
+      await answer.getByText('Thinking').click();
+      await thought.waitFor();
+      await page.getByRole('button', { name: 'Stop' }).click();
+      await answer.getByText('Stopped by you').waitFor();
+      assert.equal(await markup.agent(page).inputValue(), 'slow', 'and stays chosen');
+      await markup.asks(page).uncheck();
+      assert.equal(await markup.agent(page).isVisible(), false, 'nobody answers what is only sent');
+      assert.deepEqual(wrong, []);
     } finally {
       await browser.close();
     }

@@ -27,13 +27,16 @@ export class Bubble {
   constructor(id) {
     this.id = id;
     [this.meta, this.body, this.note] = [part("span", "meta"), part("div", "text"), part("p", "note")];
+    this.thoughts = part("p", "");
+    this.thinking = part("details", "thinking", part("summary", "", "Thinking"), this.thoughts);
+    this.thinking.hidden = true;
     this.node = this.body.appendChild(document.createTextNode(""));
     this.chips = part("div", "reactions");
     this.edit = button("Edit", "Edit this message", { do: "edit" });
     this.remove = button("Delete", "Delete this message", { do: "delete" });
     const emojis = EMOJIS.map((emoji) => button(emoji, `React with ${emoji}`, { do: "react", emoji }));
     this.actions = part("div", "actions", ...emojis, this.edit, this.remove);
-    this.element = part("li", "message", this.meta, this.body, this.chips, this.note, this.actions);
+    this.element = part("li", "message", this.meta, this.thinking, this.body, this.chips, this.note, this.actions);
     this.element.dataset.id = id;
     this.may({ edit: false, remove: false });
   }
@@ -83,6 +86,19 @@ export class Bubble {
       chip.setAttribute("aria-pressed", String(users.has(me)));
       return chip;
     }));
+  }
+
+  /** What a model thinks before it writes; shown to whoever opens it. */
+  think(text) {
+    this.thoughts.append(text);
+    this.thinking.hidden = false;
+  }
+
+  /** It starts over. */
+  restart() {
+    this.text = "";
+    this.thoughts.replaceChildren();
+    this.thinking.hidden = true;
   }
 
   /** `false` where what comes before `delta` is not here yet. */

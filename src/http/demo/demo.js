@@ -77,6 +77,15 @@ function showMode() {
   $("submit").textContent = editing ? "Save" : asks ? "Ask" : "Send";
   $("prompt").placeholder = editing ? "The new text" : asks ? "Ask the model" : "Write to the room";
   $("editing").hidden = !editing;
+  $("agent").hidden = Boolean(editing) || !asks || $("agent").length < 2;
+}
+
+/** Who may answer; whoever answers in this room anyway is chosen until somebody else is. */
+function showAgents(agents, usual) {
+  const chosen = $("agent").value;
+  $("agent").replaceChildren(...agents.map(({ id, name: shown }) => new Option(shown, id)));
+  $("agent").value = agents.some(({ id }) => id === chosen) ? chosen : usual ?? agents.find((agent) => agent.default)?.id;
+  showMode();
 }
 
 function showRoom({ visibility, role }, isClosed = false) {
@@ -215,12 +224,13 @@ function join() {
 async function joinNow() {
   const known = Object.fromEntries([...streams].map(([id, at]) => [id, at.length]));
   const joined = await socket.emit("session:join", { sessionId, streams: known });
-  const [newest, { users }] = await Promise.all([rest("GET", `${ROOM}/messages?limit=50`), rest("GET", `${ROOM}/presence`)]);
+  const [newest, { users }, { agents }] = await Promise.all([`${ROOM}/messages?limit=50`, `${ROOM}/presence`, "/api/chat/agents"].map((path) => rest("GET", path)));
   people.clear();
   typists.clear();
   for (const { userId, lastSeenAt } of users) went(userId, lastSeenAt);
   for (const id of joined.online) came(id, id === me ? name : undefined);
   showRoom(joined.session);
+  showAgents(agents, joined.session.agentId);
   showPeople();
   showTyping();
   keepingEnd(() => {
@@ -300,12 +310,13 @@ const socket = new Socket("/chat", auth, showState)
     if (chunk.isComplete && chunk.content) at.text = chunk.content;
     else if (!at.place(chunk.offset, chunk.delta ?? "")) join();
   }))
-  .on("stream:reset", here((reset) => { const at = streaming(reset); at.text = ""; at.note.textContent = "Another node began again"; }))
+  .on("stream:reset", here((reset) => { const at = streaming(reset); at.restart(); at.note.textContent = "Another node began again"; }))
   .on("stream:resumed", here((resumed) => { streaming(resumed).note.textContent = "Another node went on"; }))
   .on("pipeline:stage", here(({ streamId, stage, status, index, total }) => {
     const at = streams.get(streamId);
-    if (at) at.note.textContent = `${stage} ${status}${total ? ` (${index + 1} of ${total})` : ""}`;
+    if (at) at.note.textContent = `${stage} ${status === "started" ? "is at work" : "is done"} (${index + 1} of ${total})`;
   }))
+  .on("stream:event", here(({ streamId, kind, text }) => { if (kind === "thinking") streams.get(streamId)?.think(text); }))
   .on("stream:complete", here(({ streamId, message, usage }) => {
     showMessage(message);
     ended(messages.get(message.id), usage ? `${usage.outputTokens} tokens` : "");
@@ -371,7 +382,7 @@ $("composer").addEventListener("submit", (event) => {
   fit();
   $("scroll").scrollTop = $("scroll").scrollHeight;
   const id = random(20);
-  const [kind, payload] = $("asks").checked ? ["stream:request", { prompt: text }] : ["message:send", { content: text }];
+  const [kind, payload] = $("asks").checked ? ["stream:request", { prompt: text, agentId: $("agent").value || undefined }] : ["message:send", { content: text }];
   unsent.set(id, { event: kind, payload, text });
   deliver(id);
 });
