@@ -1,16 +1,17 @@
 # What a developer types. `make test` and `make cluster` install from Debian what is missing.
 
-.PHONY: help build test rust e2e openapi types check fmt cluster bench install
+.PHONY: help build test rust e2e takeover openapi types check fmt cluster bench install
 
 help:
 	@echo 'make test      everything: cargo test, the end-to-end suites, the documents and types'
 	@echo 'make rust      cargo test only             (TESTS=name filters)'
 	@echo 'make e2e       the end-to-end suites only  (SUITE=stream runs one)'
+	@echo 'make takeover  kills the node that generates at 200 random tokens (KILLS=200 SEED=…) and says how long readers waited'
 	@echo 'make openapi   the OpenAPI document and its routes only'
 	@echo 'make types     the AsyncAPI document and clients/typescript only (GENERATE=1 writes the types)'
 	@echo 'make check     format, lints, documentation'
 	@echo 'make cluster   three nodes behind nginx on this machine (CLUSTER_PORT=8080)'
-	@echo 'make bench     how much later another node gets each chunk (ARGS="--runs 5")'
+	@echo 'make bench     how much later another node gets each chunk (ARGS="--runs 5"), and other load tests'
 	@echo 'make build     the program, optimised'
 	@echo 'make install   what the tests need, from Debian'
 
@@ -29,6 +30,9 @@ rust:
 
 e2e: install
 	@dev/services.sh dev/test.sh e2e
+
+takeover: install
+	@KILLS=$${KILLS:-200} SUITE=takeover dev/services.sh dev/test.sh e2e
 
 openapi:
 	@dev/install.sh minimal openapi

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # dev/bench.sh [TEST] [OPTION]…: builds the server and the load tests, optimised, and runs one of
-# them (cross-node, the default; send; long-session) with a Redis and a PostgreSQL of its own, all
+# them (cross-node, the default; send; long-session; long; first-token) with a Redis and a PostgreSQL of its own, all
 # of it on two cores. Stops everything afterwards. Options are those of `tokencast-loadtest TEST`,
 # such as --runs 5 --out result.json.
 #

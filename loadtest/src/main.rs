@@ -7,7 +7,9 @@
 mod client;
 mod cross_node;
 mod database;
+mod first_token;
 mod http;
+mod long_answer;
 mod long_session;
 mod nodes;
 mod options;
@@ -28,11 +30,15 @@ fn main() -> ExitCode {
         .subcommand(cross_node::command())
         .subcommand(send::command())
         .subcommand(long_session::command())
+        .subcommand(long_answer::command())
+        .subcommand(first_token::command())
         .get_matches();
     let done = match matches.subcommand() {
         Some((cross_node::NAME, matches)) => run(cross_node::run(matches)),
         Some((send::NAME, matches)) => run(send::run(matches)),
         Some((long_session::NAME, matches)) => run(long_session::run(matches)),
+        Some((long_answer::NAME, matches)) => run(long_answer::run(matches)),
+        Some((first_token::NAME, matches)) => run(first_token::run(matches)),
         _ => unreachable!("clap requires one of the subcommands above"),
     };
     match done {

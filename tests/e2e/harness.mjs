@@ -353,15 +353,26 @@ const NO_LIMITS = {
 };
 
 /**
- * Writes an agents file of scripted agents. `agents` maps an id to its speed and length:
- * `{ assistant: { tokensPerSecond: 100, tokens: 40 } }`; the first one is the default.
+ * Writes an agents file. `agents` maps an id to what the file says of it, the names as there or as
+ * here (`tokensPerSecond`); a scripted one of 60 tokens at 100 a second where it says nothing. The
+ * first one is the default. `pipelines` maps an id to stages: `{ name, agents, gate }`.
  */
-export async function writeAgents(file, agents) {
+export async function writeAgents(file, agents, pipelines = {}) {
   const ids = Object.keys(agents);
   const lines = [`default = ${JSON.stringify(ids[0])}`];
-  for (const [id, { tokensPerSecond = 100, tokens = 60 }] of Object.entries(agents)) {
-    lines.push('', '[[agent]]', `id = ${JSON.stringify(id)}`, `name = ${JSON.stringify(id)}`);
-    lines.push('provider = "scripted"', `tokens_per_second = ${tokensPerSecond}`, `tokens = ${tokens}`);
+  const key = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+  const table = (head, fields) => {
+    lines.push('', head);
+    // JSON's strings, numbers, booleans and arrays of them are TOML's too.
+    for (const [name, value] of Object.entries(fields)) lines.push(`${key(name)} = ${JSON.stringify(value)}`);
+  };
+  for (const [id, fields] of Object.entries(agents)) {
+    const pace = fields.provider ? {} : { provider: 'scripted', tokensPerSecond: 100, tokens: 60 };
+    table('[[agent]]', { id, name: id, ...pace, ...fields });
+  }
+  for (const [id, stages] of Object.entries(pipelines)) {
+    table('[[pipeline]]', { id, name: id });
+    for (const stage of stages) table('[[pipeline.stage]]', stage);
   }
   await writeFile(file, `${lines.join('\n')}\n`);
 }
@@ -385,12 +396,13 @@ export const nodeOf = (cluster, n) => cluster.nodes[n % cluster.nodes.length];
 
 /**
  * Starts `nodes` real nodes, with a Redis and a database of their own, and nginx in front where
- * asked. `env` is added to every node's. `cluster.url` is nginx' or the first node's. With
+ * asked. `env` is added to every node's, `each[n]` to the n-th's. `cluster.url` is nginx' or the first node's. With
  * `redis: false` and `database: 'sqlite'` it is what a single node has without settings. With
  * `proxied`, each node reaches both through proxies of its own (`node.toRedis`, `node.toDatabase`).
  */
 export async function startCluster({
-  nodes: count = 1, nginx = false, env = {}, agents = AGENTS, database = 'postgres', redis = true, proxied = false,
+  nodes: count = 1, nginx = false, env = {}, each: own = [], agents = AGENTS, pipelines, database = 'postgres', redis = true,
+  proxied = false,
 } = {}) {
   if (!existsSync(BIN)) throw new Error(`no program at ${BIN}: build it, or set TOKENCAST_BIN`);
   const dir = await makeDir();
@@ -409,11 +421,11 @@ export async function startCluster({
       return cluster.nginx?.url ?? cluster.nodes[0].url;
     },
 
-    /** Starts one more node like the others. It is stopped with the cluster, and not in `nodes`. */
-    async startNode() {
+    /** Starts one more node like the others, with `env` besides. It is stopped with the cluster, and not in `nodes`. */
+    async startNode(env = {}) {
       named += 1;
       const name = `node-${named}`;
-      const own = { ...cluster.env };
+      const own = { ...cluster.env, ...env };
       const ways = {};
       if (proxied) {
         for (const [key, way, kind] of [['REDIS_URL', 'toRedis', 'redis'], ['DATABASE_URL', 'toDatabase', 'postgres']]) {
@@ -425,6 +437,14 @@ export async function startCluster({
       }
       const node = await startNode(name, own, dir, (child) => started.push(child));
       return Object.assign(node, ways);
+    },
+
+    /** Starts the n-th node again, which has ended, on the same ports: whoever is behind nginx finds it. */
+    async again(n) {
+      const { name, env, toRedis, toDatabase } = cluster.nodes[n];
+      const node = await startNode(name, env, dir, (child) => started.push(child));
+      cluster.nodes[n] = Object.assign(node, { toRedis, toDatabase });
+      return cluster.nodes[n];
     },
 
     /** Stops and removes everything, whatever state it is in. */
@@ -445,7 +465,7 @@ export async function startCluster({
     [cluster.redis, cluster.database] = await Promise.all([
       redis ? startRedis() : undefined,
       database === 'sqlite' ? undefined : createDatabase(),
-      writeAgents(agentsFile, agents),
+      writeAgents(agentsFile, agents, pipelines),
     ]);
     const nginxPort = nginx ? await freePort() : undefined;
     cluster.env = {
@@ -463,7 +483,7 @@ export async function startCluster({
       ...NO_LIMITS,
       ...env,
     };
-    cluster.nodes = await Promise.all(Array.from({ length: count }, () => cluster.startNode()));
+    cluster.nodes = await Promise.all(Array.from({ length: count }, (_, n) => cluster.startNode(own[n])));
     if (nginx) cluster.nginx = await startNginx(dir, nginxPort, cluster.nodes);
   } catch (error) {
     await cluster.stop();
@@ -473,10 +493,12 @@ export async function startCluster({
 }
 
 async function startNode(name, shared, dir, started) {
-  const [port, metricsPort] = [await freePort(), await freePort()];
-  const env = { ...shared, PORT: String(port), METRICS_PORT: String(metricsPort) };
+  const port = shared.PORT ?? String(await freePort());
+  const metricsPort = shared.METRICS_PORT ?? String(await freePort());
+  const env = { ...shared, PORT: port, METRICS_PORT: metricsPort };
   const node = new Child(name, BIN, ['serve'], { env, cwd: dir, dir });
   started(node);
+  node.env = env;
   node.url = `http://127.0.0.1:${port}`;
   node.metricsUrl = `http://127.0.0.1:${metricsPort}/metrics`;
   await node.ready(async () => (await get(`${node.url}/readyz`)).status === 200);
@@ -626,7 +648,7 @@ export function record(socket) {
   const events = [];
   const waiting = new Set();
   socket.onAny((name, payload) => {
-    const event = { name, payload };
+    const event = { name, payload, at: performance.now() };
     events.push(event);
     for (const waiter of [...waiting]) waiter(event);
   });

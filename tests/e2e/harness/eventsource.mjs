@@ -14,7 +14,7 @@ export function endAll() {
 
 /**
  * Opens a stream. `url` is a node's or nginx'; gives `{ status, headers, body }` where it is refused, else
- * a reader as well: `events` (`{ id, event, data }`, `data` parsed), `comments`, `retry`, `ended` (settled when the
+ * a reader as well: `events` (`{ id, event, data, at }`, `data` parsed), `comments`, `retry`, `ended` (settled when the
  * response is over: `true` where it was ended cleanly), `lastEventId`.
  */
 export function stream(url, path, { token, lastEventId, headers = {}, method = 'GET' } = {}) {
@@ -83,7 +83,7 @@ function follow(asked, response, agent) {
   let block = { event: '', data: [], id: undefined };
   const line = (one) => {
     if (one === '') {
-      if (block.data.length) reader.events.push({ id: block.id, event: block.event, data: JSON.parse(block.data.join('\n')) });
+      if (block.data.length) reader.events.push({ id: block.id, event: block.event, data: JSON.parse(block.data.join('\n')), at: performance.now() });
       block = { event: '', data: [], id: undefined };
       return;
     }

@@ -54,8 +54,8 @@ const CUTTERS = { postgres: postgresMessages, redis: redisCommands };
 /**
  * A proxy to the server of `url`, listening on `port`. Transparent until told otherwise.
  *
- * A *watch* sees each message of the client on its way (`type`, `bytes`) and gives what becomes
- * of it: nothing (it passes), or one of
+ * A *watch* sees each message of a client on its way (`type`, `bytes`, and `from`, one object per
+ * connection) and gives what becomes of it: nothing (it passes), or one of
  *   `cut before`, `cut after`      all connections are cut: the message does not pass, or it does
  *                                  and its answer does not,
  *   `stall before`, `stall after`  nothing moves any more on any connection, until `cut` or `resume`.
@@ -104,7 +104,7 @@ export async function startProxy(url, kind, port) {
       const message = pair.next(pair.waiting);
       if (!message) return;
       const bytes = pair.waiting.subarray(0, message.length);
-      const verdict = watch?.({ type: message.type, bytes });
+      const verdict = watch?.({ type: message.type, bytes, from: pair.client });
       const [action, when] = verdict?.split(' ') ?? [];
       if (when === 'before') {
         if (action === 'cut') proxy.cut();
