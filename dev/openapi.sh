@@ -45,7 +45,8 @@ SESSION_ID=$(ask POST /api/chat/sessions '{"id":"holidays"}' | field id)
 MESSAGE_ID=$(ask POST /api/chat/messages '{"sessionId":"holidays","content":"Where to?"}' | field id)
 ATTACHMENT_ID=$(ask POST "/api/chat/messages/$MESSAGE_ID/attachments" \
   '{"fileName":"a","fileUrl":"/a","mimeType":"text/plain","fileSize":1}' | field id)
-export SESSION_ID MESSAGE_ID ATTACHMENT_ID
+STREAM_ID=$(ask POST /api/chat/streams '{"sessionId":"holidays","prompt":"Where to?"}' | field streamId)
+export SESSION_ID MESSAGE_ID ATTACHMENT_ID STREAM_ID
 
 # The event streams have no end, which every request would be waited for: tests/e2e/sse.test.mjs asks for them.
 endless='^/(chat/stream|stream/ai|ai/chat)(/|$)'

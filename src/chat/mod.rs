@@ -16,6 +16,7 @@ mod rooms;
 #[cfg(test)]
 mod samples;
 mod sessions;
+mod status;
 mod streams;
 mod watch;
 
@@ -43,6 +44,7 @@ use limits::counted_as;
 pub use messages::PAGE_MAX;
 pub use presence::Attendance;
 pub use sessions::{MadeSession, WantedSession};
+pub use status::{StreamMetrics, StreamStatus};
 
 /// How long whoever stored something waits for others to be told; then it is told later.
 const PUBLISH_WITHIN: Duration = Duration::from_secs(1);

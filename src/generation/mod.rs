@@ -6,7 +6,6 @@
 
 mod asides;
 mod ask;
-mod asides;
 mod ending;
 mod gate;
 mod herald;
@@ -35,7 +34,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::adapter::{Notice, SharedAdapter};
-use crate::domain::{Budget, Generation, GenerationId, NodeId, Role, UserId};
+use crate::domain::{AgentId, Budget, Generation, GenerationId, NodeId, Role, UserId};
 use crate::lifecycle::Tasks;
 use crate::outbox::Outbox;
 use crate::store::{Outgoing, SharedStore};
@@ -179,6 +178,12 @@ impl Generations {
     /// Stops a generation, if it runs here. Stored by the caller before.
     pub fn stop(&self, generation: GenerationId, by: &UserId) -> bool {
         self.shared.tell(generation, Order::Stop(by.clone()))
+    }
+
+    /// The most tokens of an agent's answers, where a request says nothing; `None` where there is
+    /// no such agent, or it does not say.
+    pub fn tokens_max(&self, agent: &AgentId) -> Option<u32> {
+        self.shared.voices.speaker(agent)?.max_tokens
     }
 
     /// How many run here.

@@ -20,6 +20,7 @@ mod origin;
 mod reactions;
 mod sessions;
 mod sse;
+mod status;
 mod streams;
 mod view;
 
@@ -83,6 +84,7 @@ pub fn public(state: HttpState) -> Router {
         messages::routes,
         reactions::routes,
         streams::routes,
+        status::routes,
         sse::routes,
         admin::routes,
         operations::routes,

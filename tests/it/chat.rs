@@ -2,6 +2,7 @@
 
 mod asking;
 mod persona;
+mod status;
 mod watching;
 
 use std::collections::HashMap;
@@ -97,6 +98,15 @@ impl Cluster {
     }
 
     fn node_with(&self, choose: impl FnOnce(&mut ChatOptions)) -> Node {
+        self.node_that(None, choose)
+    }
+
+    /// A node whose agent answers with at most so many tokens.
+    fn node_of(&self, max_tokens: Option<u32>) -> Node {
+        self.node_that(max_tokens, |_| {})
+    }
+
+    fn node_that(&self, max_tokens: Option<u32>, choose: impl FnOnce(&mut ChatOptions)) -> Node {
         let (node, tasks) = (NodeId::new(), Tasks::new());
         let mut chat_options = options_of(node);
         choose(&mut chat_options);
@@ -130,7 +140,7 @@ impl Cluster {
             model: "m".to_owned(),
             system: None,
             temperature: None,
-            max_tokens: None,
+            max_tokens,
             timeout: Duration::from_secs(60),
             on_takeover: OnTakeover::Continue,
             fallback: None,

@@ -63,6 +63,8 @@ export const at = {
   reactions: (id) => `/api/chat/messages/${id}/reactions`,
   thread: (id, query = '') => `/api/chat/messages/${id}/thread${query}`,
   attachments: (id) => `/api/chat/messages/${id}/attachments`,
+  status: (id) => `/api/chat/streams/${id}/status`,
+  metrics: (id) => `/api/chat/streams/${id}/metrics`,
   attachment: (id) => `/api/chat/attachments/${id}`,
   disconnect: (user) => `/api/admin/users/${encodeURIComponent(user)}/disconnect`,
 };
