@@ -38,7 +38,7 @@ pub(super) struct Start {
     pub opening: EventKind,
     /// The text that it goes on with; the log has it.
     pub text: String,
-    /// The stages that are over.
+    /// The stages that earlier attempts told of, each at its latest.
     pub stages: Vec<Stage>,
     /// When the first token came.
     pub first_token: Option<Timestamp>,
