@@ -6,7 +6,6 @@
 
 mod asides;
 mod ask;
-mod asides;
 mod ending;
 mod gate;
 mod herald;
