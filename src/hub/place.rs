@@ -110,7 +110,7 @@ impl Behind {
             match state.at(text.generation).map(|at| &state.running[at]) {
                 Some(running) => match has_running(&self.cursor, running) {
                     Has::Upto(_) => self.cursor.texts[at].attempt = running.attempt,
-                    Has::Unfit => self.cursor.texts[at].attempt = VOID,
+                    Has::Unfit => self.unsure.push(text.generation),
                     Has::Over => {}
                 },
                 None => self.unsure.push(text.generation),
