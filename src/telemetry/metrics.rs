@@ -79,7 +79,7 @@ declare! {
     TIME_TO_FIRST_TOKEN "llm_time_to_first_token_seconds" H(SLOW), ["provider"], "From asking a provider to its first text.";
     CHUNK_DELIVERY "chunk_delivery_seconds" H(FAST), [], "From reading text of a provider to a socket's queue, on whichever node.";
     CLUSTER_NODES "cluster_nodes" G, [], "Nodes that are alive, this one included.";
-    EVENTS_PUBLISHED "cluster_events_published_total" C, [], "Events and chunks that this node appended.";
+    EVENTS_PUBLISHED "cluster_events_published_total" C, [], "Chunks, events and signals of this node that at least one node heard.";
     EVENTS_ARRIVED "cluster_events_received_total" C, [], "Events and chunks that came over the channels this node hears, its own among them.";
     GAP_REFILLS "cluster_gap_refills_total" C, [], "Times that something was missing and read from the log again.";
     REDIS_UP "redis_up" G, [], "Whether Redis answers: 1 or 0.";

@@ -2,6 +2,7 @@
 // nothing of it, and a chunk is published once however many read it.
 
 import assert from 'node:assert/strict';
+import { at, rest } from './harness/rest.mjs';
 import { eventually, metrics, ok, open, sessionId, suite, token } from './harness.mjs';
 
 const PUBLISHED = 'cluster_events_published_total';
@@ -73,6 +74,19 @@ suite('isolation', { nodes: 3 }, (e2e) => {
     assert.ok(reader.received >= 5, `the reader's node received ${reader.received} for ${shown} shown`);
     assert.deepEqual(stranger, { published: 0, received: 0 });
     assert.ok(!bystander.heard.names().some((name) => name.startsWith('stream:') || name === 'message:new'));
+  });
+
+  e2e('nothing is published when nobody reads, and the answer is stored', {}, async (cluster) => {
+    const api = rest(cluster.nodes[0], 'alice');
+    const id = sessionId('unread');
+    const before = await quiet(cluster);
+    await api.post('/api/chat/streams', { sessionId: id, prompt: 'Who reads?', agentId: 'quick' });
+    await eventually(async () => {
+      const { messages } = await api.get(at.history(id));
+      return messages.find(({ role }) => role === 'assistant');
+    }, { what: 'the answer is stored' });
+    await quiet(cluster);
+    assert.deepEqual(await since(cluster, before), cluster.nodes.map(() => ({ published: 0, received: 0 })));
   });
 
   e2e('a chunk is published once, whatever the number of readers', { timeout: 60_000 }, async (cluster) => {

@@ -1,6 +1,7 @@
 //! What sockets, REST and SSE share, on a cluster of nodes with one database and one log in memory.
 
 mod asking;
+mod budget;
 mod persona;
 mod status;
 mod watching;
