@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::failure::stored;
 use super::{Caller, Chat, Visit, Waiting};
 use crate::domain::{Action, Cursor, Error, Event, EventId, EventKind, Outcome, SessionId};
-use crate::hub::{FromStore, Start};
+use crate::hub::{End, FromStore, Start};
 use crate::store::Answered;
 
 /// The most answers that a reader is given from the store.
@@ -89,12 +89,12 @@ fn cap(mut answered: Vec<Answered>) -> Vec<Answered> {
 fn of(answered: Vec<Answered>) -> FromStore {
     FromStore {
         known: answered.iter().map(|answered| answered.message.id).collect(),
-        ended: answered.into_iter().map(|answered| Arc::new(end(answered))).collect(),
+        ended: answered.into_iter().map(end).collect(),
     }
 }
 
-fn end(answered: Answered) -> Event {
-    let Answered { generation, outcome, usage, message } = answered;
+fn end(answered: Answered) -> End {
+    let Answered { generation, outcome, usage, attempt, message } = answered;
     let (at, message) = (message.created_at, Arc::new(message));
     let kind = match outcome {
         Outcome::Completed { reason } => {
@@ -103,7 +103,7 @@ fn end(answered: Answered) -> Event {
         Outcome::Stopped { by } => EventKind::GenerationStopped { generation, message, by },
         Outcome::Failed { error } => EventKind::GenerationFailed { generation, message, error },
     };
-    Event { id: EventId::new(), at, kind }
+    End { event: Arc::new(Event { id: EventId::new(), at, kind }), attempt }
 }
 
 #[cfg(test)]
@@ -117,6 +117,7 @@ mod tests {
             generation: GenerationId::new(),
             outcome: Outcome::Completed { reason: StopReason::EndTurn },
             usage: Usage::default(),
+            attempt: 1,
             message: message(ordinal, *size),
         });
         cap(answered.collect()).into_iter().map(|answered| answered.message.ordinal).collect()

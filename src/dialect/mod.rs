@@ -106,6 +106,16 @@ pub enum Shown<'a> {
 }
 
 impl Shown<'_> {
+    /// The answer that it is about.
+    pub fn generation(&self) -> Option<GenerationId> {
+        match self {
+            Self::Event { event, .. } => event.kind.generation(),
+            Self::Running { generation, .. } => Some(*generation),
+            Self::Text(text) => Some(text.generation),
+            Self::Signal(_) => None,
+        }
+    }
+
     /// The message that it brings, whole or bit by bit.
     pub fn brings(&self) -> Option<MessageId> {
         match self {

@@ -1,15 +1,14 @@
 //! What a member that stayed behind is owed, and bringing it there.
 
-use std::sync::Arc;
-
 use super::members::{Owed, Unwanted};
 use super::place::{self, Behind, Has};
+use super::running::Running;
 use super::show::is_shown;
-use super::tail::{Recent, Running, TailState};
-use super::{Offer, ReaderId};
+use super::tail::{Recent, TailState};
+use super::{End, Offer, ReaderId};
 use crate::dialect::{Dialects, Frame, Shown, TextShown, Vocabulary};
 use crate::domain::text::utf16_len;
-use crate::domain::{AgentId, Cursor, Event, GenerationId, Message, MessageId, SessionId};
+use crate::domain::{AgentId, Cursor, GenerationId, Message, MessageId, SessionId};
 use crate::telemetry::metrics;
 
 impl TailState {
@@ -38,16 +37,28 @@ impl TailState {
 
     /// `false` where the reader did not take all of it.
     fn bring(&self, words: &Words<'_>, owed: &mut Owed) -> bool {
-        let Owed { reader, behind, unwanted } = owed;
-        let took = |frames: &[Frame]| frames.is_empty() || reader.offer(frames) == Offer::Taken;
-        while let Some(event) = behind.ended.front() {
+        let Owed { reader, behind, unwanted, sent } = owed;
+        let mut took = |about: Option<GenerationId>, frames: &[Frame]| {
+            if frames.is_empty() {
+                return true;
+            }
+            let is_taken = reader.offer(frames) == Offer::Taken;
+            if let Some(generation) = about.filter(|_| is_taken) {
+                sent.add(generation, frames);
+            }
+            is_taken
+        };
+        while let Some(end) = behind.ended.front() {
             let mut cursor = behind.cursor.clone();
-            let frames = self.ended(words, event, behind, &mut cursor);
-            if !took(&frames) {
+            let frames = self.ended(words, end, behind, &mut cursor);
+            if !took(end.event.kind.generation(), &frames) {
                 return false;
             }
             behind.cursor = cursor;
             behind.ended.pop_front();
+        }
+        for generation in behind.unsure.drain(..) {
+            place::set_void(&mut behind.cursor, generation);
         }
         let skip = usize::try_from(behind.applied - self.kept_from()).unwrap_or(usize::MAX);
         for recent in self.recent.iter().skip(skip) {
@@ -59,7 +70,7 @@ impl TailState {
                 found = behind.found.iter().position(|found| Some(found.generation) == generation);
                 frames = self.event(words, recent, behind, unwanted, &mut cursor);
             }
-            if !took(&frames) {
+            if !took(recent.event.kind.generation(), &frames) {
                 return false;
             }
             if let Some(found) = found
@@ -79,7 +90,7 @@ impl TailState {
             } else {
                 self.text(words, running, behind, &mut cursor)
             };
-            if !took(&frames) {
+            if !took(Some(running.generation), &frames) {
                 return false;
             }
             behind.cursor = cursor;
@@ -125,6 +136,8 @@ impl TailState {
                 frames.extend(words.rest(&ended, recent.is_in_order(), cursor));
             }
         }
+        let void = Some(&event.kind).filter(|kind| place::is_overtaken(cursor, kind));
+        let void = void.and_then(place::reset_instead);
         if !is_past || event.kind.answer().is_some() {
             place::advance_texts(cursor, &event.kind, recent.is_in_order());
         }
@@ -132,6 +145,7 @@ impl TailState {
         cursor.ordinal = cursor.ordinal.max(recent.ordinal);
         if is_wanted {
             let cursor = recent.is_in_order().then_some(&*cursor);
+            let event = void.as_ref().unwrap_or(event);
             frames.extend(words.say(Shown::Event { event, seq: *seq, cursor }));
         }
         frames
@@ -141,10 +155,11 @@ impl TailState {
     fn ended(
         &self,
         words: &Words<'_>,
-        event: &Arc<Event>,
+        end: &End,
         behind: &Behind,
         cursor: &mut Cursor,
     ) -> Vec<Frame> {
+        let End { event, attempt } = end;
         let (Some(generation), Some(answer)) = (event.kind.generation(), event.kind.answer())
         else {
             return Vec::new();
@@ -154,7 +169,7 @@ impl TailState {
         }
         // As long as there are more, it has to come back to the store for them.
         let place = std::mem::replace(&mut cursor.position, behind.since);
-        let ended = Ended { generation, answer, attempt: 0, seq: 2 };
+        let ended = Ended { generation, answer, attempt: *attempt, seq: 2 };
         let mut frames = words.rest(&ended, true, cursor);
         if behind.ended.len() == 1 {
             cursor.position = place;
@@ -207,8 +222,8 @@ impl TailState {
     }
 }
 
-/// An answer that has ended, the attempt whose text it has (0: not known), and the number of the
-/// next chunk.
+/// An answer that has ended, the attempt whose text it has (0: not known; [`place::VOID`]: of none
+/// that was shown), and the number of the next chunk.
 struct Ended<'a> {
     generation: GenerationId,
     answer: &'a Message,
@@ -248,7 +263,7 @@ impl Words<'_> {
         seq: u64,
         cursor: &Cursor,
     ) -> Vec<Frame> {
-        let attempt = place::text(cursor, generation).map_or(0, |text| text.attempt);
+        let attempt = place::text(cursor, generation).map_or(1, |text| text.attempt.max(1));
         let event = place::made_reset(generation, message, agent.clone(), attempt);
         self.say(Shown::Event { event: &event, seq, cursor: Some(cursor) })
     }
@@ -258,18 +273,19 @@ impl Words<'_> {
     fn rest(&self, ended: &Ended<'_>, is_known: bool, cursor: &mut Cursor) -> Vec<Frame> {
         let Ended { generation, answer, attempt, seq } = ended;
         let content = &answer.content;
+        let whose = if *attempt == place::VOID { place::STORED } else { *attempt };
         let mut frames = Vec::new();
         let from = match place::has_ended(cursor, *generation, *attempt, content) {
             Has::Over => return frames,
             Has::Upto(from) => from,
             Has::Unfit => {
-                place::set_text(cursor, *generation, *attempt, 0);
+                place::set_text(cursor, *generation, whose, 0);
                 let agent = answer.agent.clone().unwrap_or_else(nobody);
                 frames = self.reset(*generation, answer.id, &agent, *seq, cursor);
                 0
             }
         };
-        place::set_text(cursor, *generation, *attempt, content.len() as u64);
+        place::set_text(cursor, *generation, whose, content.len() as u64);
         let delta = usize::try_from(from).ok().and_then(|from| content.get(from..));
         if let Some(delta) = delta.filter(|delta| !delta.is_empty()) {
             metrics::handles().coalesced_chunks.increment(1);

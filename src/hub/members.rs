@@ -5,9 +5,12 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::place::{self, Behind};
+use super::sent::Sent;
 use super::{FromStore, Offer, Reader, ReaderId, SENT_MAX, Standing};
 use crate::dialect::{Dialects, Frame, Shown};
-use crate::domain::{Cursor, Event, EventKind, MessageId, Revoked, SessionId, TextCursor, UserId};
+use crate::domain::{
+    Cursor, Event, EventKind, GenerationId, MessageId, Revoked, SessionId, TextCursor, UserId,
+};
 
 /// What a live member's cursor has that the tail's has not: such a member is shown everything by
 /// itself, since its frames are nobody else's.
@@ -56,6 +59,8 @@ pub(super) struct Owed {
     pub reader: Arc<dyn Reader>,
     pub behind: Behind,
     pub unwanted: Unwanted,
+    /// What it took.
+    pub sent: Sent,
 }
 
 struct Member {
@@ -97,6 +102,8 @@ pub(super) struct Members {
     all: Vec<Member>,
     /// Those that stand apart and are owed what was just shown to the others.
     passed: Vec<ReaderId>,
+    /// What they were given.
+    pub sent: Sent,
 }
 
 impl Members {
@@ -221,11 +228,13 @@ impl Members {
         let member = self.all.get_mut(index).filter(|member| !member.suspended)?;
         let behind = member.behind.take_if(|behind| !behind.held)?;
         let unwanted = std::mem::take(&mut member.unwanted);
-        Some(Owed { reader: member.reader.clone(), behind, unwanted })
+        let reader = member.reader.clone();
+        Some(Owed { reader, behind, unwanted, sent: Sent::default() })
     }
 
     /// A reader that was caught up stays at its place.
     pub(super) fn stays(&mut self, owed: Owed) {
+        self.sent.merge(owed.sent);
         let Some(index) = self.index(owed.reader.id()) else { return };
         self.all[index].unwanted = owed.unwanted;
         self.all[index].behind = Some(owed.behind);
@@ -233,6 +242,7 @@ impl Members {
 
     /// A reader that was caught up has everything: it is live, where the tail's cursor says `live`.
     pub(super) fn goes_on(&mut self, owed: Owed, live: &Cursor) {
+        self.sent.merge(owed.sent);
         let Some(index) = self.index(owed.reader.id()) else { return };
         let own = owed.behind.cursor;
         let texts: Vec<_> = own.texts.into_iter().filter(|text| is_apart(text, live)).collect();
@@ -240,6 +250,20 @@ impl Members {
         let member = &mut self.all[index];
         member.unwanted = owed.unwanted;
         member.apart = differs.then(|| Box::new(Apart { ordinal: own.ordinal, texts }));
+    }
+
+    /// It is not known any more which attempts there were of answers, but for those that are
+    /// known: what the members have of them may not hold.
+    pub(super) fn lose_track(&mut self, is_known: impl Fn(GenerationId) -> bool) {
+        for member in &mut self.all {
+            let apart = member.apart.iter_mut().flat_map(|apart| &mut apart.texts);
+            let behind = member.behind.iter_mut().flat_map(|behind| &mut behind.cursor.texts);
+            for text in apart.chain(behind) {
+                if !place::is_over(text) && !is_known(text.generation) {
+                    text.attempt = place::VOID;
+                }
+            }
+        }
     }
 
     /// Those that were not handed something because they stand apart.
@@ -281,7 +305,11 @@ impl Members {
                 continue;
             }
             match member.reader.offer(frames) {
-                Offer::Taken => {}
+                Offer::Taken => {
+                    if let Some(generation) = shown.generation() {
+                        self.sent.add(generation, frames);
+                    }
+                }
                 Offer::Full => member.behind = place(),
                 Offer::Gone => gone.push(member.reader.id()),
             }

@@ -12,8 +12,11 @@ mod members;
 mod place;
 mod refill;
 mod roster;
+mod running;
+mod sent;
 mod show;
 mod tail;
+mod takeover;
 mod typing;
 
 use std::collections::{HashMap, HashSet};
@@ -89,6 +92,8 @@ pub enum Standing {
 #[derive(Debug, Clone, Copy)]
 pub enum Start<'a> {
     /// From now on; of the running answers from these offsets (UTF-16) on, else from the start.
+    /// Where an offset may be one of an attempt whose text does not stand, the reader is told to
+    /// start over.
     Now(&'a [(GenerationId, u64)]),
     /// Exactly after this, where what came since is still kept.
     After(&'a Cursor),
@@ -114,7 +119,16 @@ pub struct FromStore {
     pub known: HashSet<MessageId>,
     /// The ends of answers, in the order of the session, to be offered before anything else; of
     /// each its text first, as far as the reader's cursor says that it is missing. At most a page.
-    pub ended: Vec<Arc<Event>>,
+    pub ended: Vec<End>,
+}
+
+/// The end of an answer, from the store.
+#[derive(Debug, Clone)]
+pub struct End {
+    /// It.
+    pub event: Arc<Event>,
+    /// The attempt that ended it: who has text of another one starts over. 0: not known.
+    pub attempt: u32,
 }
 
 /// How the hub behaves.
@@ -128,6 +142,8 @@ pub struct HubOptions {
     pub pending_max: usize,
     /// How often all tails compare heads, although nothing seems to be missing.
     pub compare_every: Duration,
+    /// How often it is reported how much readers were given.
+    pub report_every: Duration,
 }
 
 impl Default for HubOptions {
@@ -137,6 +153,7 @@ impl Default for HubOptions {
             recent_max: 512,
             pending_max: 1024,
             compare_every: Duration::from_secs(60),
+            report_every: Duration::from_secs(2),
         }
     }
 }
@@ -185,6 +202,11 @@ impl Hub {
         let watched = Arc::downgrade(&shared);
         tasks.spawn(async move {
             stop.run_until_cancelled(typing::watch_over(watched)).await;
+        });
+        let stop = tasks.stopping().clone();
+        let (watched, every) = (Arc::downgrade(&shared), shared.options.report_every);
+        tasks.spawn(async move {
+            stop.run_until_cancelled(sent::watch_over(watched, every)).await;
         });
         Self { shared }
     }
@@ -246,10 +268,11 @@ impl Hub {
                 }
                 Gate::Open => {}
             }
-            if let Start::After(cursor) = start
-                && !std::mem::replace(&mut has_looked, true)
-                && tail.state().is_short_of(cursor)
-            {
+            let is_short = match start {
+                Start::Now(texts) => tail.state().is_shorter_than(texts),
+                Start::After(cursor) => tail.state().is_short_of(cursor),
+            };
+            if is_short && !std::mem::replace(&mut has_looked, true) {
                 // The reader comes from a node that was quicker.
                 drop(gate);
                 refill::look(&self.shared, &tail).await;

@@ -1,17 +1,24 @@
 //! Where a reader stands that does not have everything, and how an event moves a cursor on.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use super::tail::{Running, TailState};
+use super::End;
+use super::running::Running;
+use super::tail::TailState;
 use crate::domain::{
     AgentId, Cursor, Event, EventKind, GenerationId, MessageId, Position, TextCursor,
 };
 
+/// Stands for an attempt where the text is the stored answer's, whichever wrote that.
+pub(super) const STORED: u32 = 0;
+/// Stands for an attempt where a reader was shown text that may not be what the answer has there:
+/// it starts over.
+pub(super) const VOID: u32 = u32::MAX;
+
 /// An answer whose end a reader was shown before the log had it: nothing more of it is shown. No
 /// attempt has this number, and no text this length.
 const fn over(generation: GenerationId) -> TextCursor {
-    TextCursor { generation, attempt: 0, offset: u64::MAX }
+    TextCursor { generation, attempt: STORED, offset: u64::MAX }
 }
 
 /// An answer that was running when a reader joined.
@@ -35,30 +42,45 @@ pub(super) struct Behind {
     /// Answers that it found running and was not told of yet.
     pub found: Vec<Found>,
     /// Ends of answers from the store that come before everything else; at most a page.
-    pub ended: VecDeque<Arc<Event>>,
+    pub ended: VecDeque<End>,
+    /// Answers of which it has text, whose ends may be among these, and of which too little is
+    /// known for it to go on otherwise.
+    pub unsure: Vec<GenerationId>,
     /// The position that it is said to stand at while there are such.
     pub since: Position,
 }
 
 impl Behind {
-    /// A reader that joins now and has `texts` (UTF-16 offsets) of the running answers. An offset
-    /// that does not exist in the text counts as 0.
+    /// A reader that joins now and has `texts` (UTF-16 offsets) of the running answers. It does not
+    /// say of which attempts: beyond what all of them have in common, or the end of the text, it
+    /// starts over. Also where it has text of an answer that nothing is known of.
     pub(super) fn now(state: &TailState, texts: &[(GenerationId, u64)]) -> Self {
         let mut behind = Self::at(state.applied, &state.cursor);
         behind.held = true;
         for running in &state.running {
-            let named = texts.iter().find(|(id, _)| *id == running.generation);
-            match named.and_then(|(_, utf16)| running.text.byte_offset(*utf16)) {
-                Some(offset) => {
-                    set_text(&mut behind.cursor, running.generation, running.attempt, offset);
+            let generation = running.generation;
+            match texts.iter().find(|(id, _)| *id == generation) {
+                Some((_, utf16)) => {
+                    let offset = running.text.byte_offset(*utf16);
+                    match offset.filter(|offset| *offset <= running.lineage.all_stand()) {
+                        Some(offset) => {
+                            set_text(&mut behind.cursor, generation, running.attempt, offset);
+                        }
+                        None => set_text(&mut behind.cursor, generation, VOID, 1),
+                    }
                 }
-                None => forget(&mut behind.cursor, running.generation),
+                None => forget(&mut behind.cursor, generation),
             }
             behind.found.push(Found {
                 generation: running.generation,
                 message: running.message,
                 agent: running.agent.clone(),
             });
+        }
+        for (generation, utf16) in texts {
+            if *utf16 > 0 && state.strangers.contains(generation) {
+                set_text(&mut behind.cursor, *generation, VOID, 1);
+            }
         }
         behind
     }
@@ -76,8 +98,24 @@ impl Behind {
             behind.applied = state.kept_from() + old as u64;
         } else {
             behind.cursor.position = state.cursor.position;
+            behind.settle(state);
         }
         (behind, is_whole)
+    }
+
+    /// What the reader's texts are worth where what came since is not kept.
+    fn settle(&mut self, state: &TailState) {
+        for at in 0..self.cursor.texts.len() {
+            let text = self.cursor.texts[at];
+            match state.at(text.generation).map(|at| &state.running[at]) {
+                Some(running) => match has_running(&self.cursor, running) {
+                    Has::Upto(_) => self.cursor.texts[at].attempt = running.attempt,
+                    Has::Unfit => self.cursor.texts[at].attempt = VOID,
+                    Has::Over => {}
+                },
+                None => self.unsure.push(text.generation),
+            }
+        }
     }
 
     /// A reader that was live up to here and did not take what came next.
@@ -109,30 +147,34 @@ pub(super) enum Has {
 
 /// What a cursor says about the running text of an answer.
 pub(super) fn has_running(cursor: &Cursor, running: &Running) -> Has {
-    let fits = |offset| running.text.after(offset).is_some();
-    has(cursor, running.generation, running.attempt, fits)
+    has(cursor, running.generation, |text| {
+        let stands = running.stands(text.attempt);
+        stands.is_some_and(|stands| text.offset <= stands)
+            && running.text.after(text.offset).is_some()
+    })
 }
 
 /// What a cursor says about the text of an answer that has ended. `attempt` 0: whose it was is not
-/// known.
+/// known; [`VOID`]: of none that was shown.
 pub(super) fn has_ended(
     cursor: &Cursor,
     generation: GenerationId,
     attempt: u32,
     content: &str,
 ) -> Has {
-    let fits = |offset| usize::try_from(offset).is_ok_and(|at| content.is_char_boundary(at));
-    has(cursor, generation, attempt, fits)
+    has(cursor, generation, |text| {
+        let is_same = [attempt, STORED].contains(&text.attempt) || attempt == 0;
+        is_same && usize::try_from(text.offset).is_ok_and(|at| content.is_char_boundary(at))
+    })
 }
 
-fn has(cursor: &Cursor, generation: GenerationId, attempt: u32, fits: impl Fn(u64) -> bool) -> Has {
-    let Some(text) = text(cursor, generation) else { return Has::Upto(0) };
-    if *text == over(generation) {
-        return Has::Over;
+fn has(cursor: &Cursor, generation: GenerationId, fits: impl Fn(&TextCursor) -> bool) -> Has {
+    match text(cursor, generation) {
+        None => Has::Upto(0),
+        Some(text) if is_over(text) => Has::Over,
+        Some(text) if !is_void(text) && fits(text) => Has::Upto(text.offset),
+        Some(_) => Has::Unfit,
     }
-    // 0: that of the stored answer, whichever attempt wrote it.
-    let same = text.attempt == attempt || text.attempt == 0 || attempt == 0;
-    if same && fits(text.offset) { Has::Upto(text.offset) } else { Has::Unfit }
 }
 
 pub(super) fn text(cursor: &Cursor, generation: GenerationId) -> Option<&TextCursor> {
@@ -150,6 +192,18 @@ pub(super) fn set_over(cursor: &mut Cursor, generation: GenerationId) {
 
 pub(super) fn is_over(text: &TextCursor) -> bool {
     *text == over(text.generation)
+}
+
+pub(super) fn is_void(text: &TextCursor) -> bool {
+    text.attempt == VOID
+}
+
+/// What a reader was shown of an answer may not hold.
+pub(super) fn set_void(cursor: &mut Cursor, generation: GenerationId) {
+    let text = cursor.texts.iter_mut().find(|text| text.generation == generation);
+    if let Some(text) = text.filter(|text| !is_over(text)) {
+        text.attempt = VOID;
+    }
 }
 
 pub(super) fn put(cursor: &mut Cursor, new: TextCursor) {
@@ -170,10 +224,10 @@ pub(super) fn is_past(cursor: &Cursor, kind: &EventKind) -> bool {
         return false;
     };
     match kind {
-        EventKind::GenerationStarted { attempt, .. }
-        | EventKind::GenerationReset { attempt, .. }
+        EventKind::GenerationStarted { attempt, .. } => is_over(named) || *attempt <= named.attempt,
+        EventKind::GenerationReset { attempt, .. }
         | EventKind::GenerationResumed { attempt, .. } => {
-            is_over(named) || *attempt <= named.attempt
+            is_over(named) || (!is_void(named) && *attempt <= named.attempt)
         }
         EventKind::GenerationCompleted { .. }
         | EventKind::GenerationStopped { .. }
@@ -191,12 +245,9 @@ pub(super) fn advance_texts(cursor: &mut Cursor, kind: &EventKind, is_logged: bo
             set_text(cursor, *generation, *attempt, 0);
         }
         EventKind::GenerationResumed { generation, attempt, offset, .. } => {
-            match cursor.texts.iter_mut().find(|text| text.generation == *generation) {
-                // What it has beyond the offset may not stand: the old attempt's number says so.
-                Some(text) if text.offset > *offset => {}
-                Some(text) => text.attempt = *attempt,
-                None => set_text(cursor, *generation, *attempt, 0),
-            }
+            let stands = text(cursor, *generation).filter(|text| stands(text, *offset));
+            let stands = stands.map_or(0, |text| text.offset);
+            set_text(cursor, *generation, *attempt, stands);
         }
         kind => {
             if let (Some(generation), Some(_)) = (kind.generation(), kind.answer()) {
@@ -208,6 +259,34 @@ pub(super) fn advance_texts(cursor: &mut Cursor, kind: &EventKind, is_logged: bo
             }
         }
     }
+}
+
+fn stands(text: &TextCursor, offset: u64) -> bool {
+    !is_void(text) && text.offset <= offset
+}
+
+/// Whether a reader was shown text that does not stand where an attempt goes on.
+pub(super) fn is_overtaken(cursor: &Cursor, kind: &EventKind) -> bool {
+    let EventKind::GenerationResumed { generation, offset, .. } = kind else { return false };
+    text(cursor, *generation).is_some_and(|text| !stands(text, *offset))
+}
+
+/// The attempt that an event begins.
+pub(super) fn begun(kind: &EventKind) -> Option<(GenerationId, u32)> {
+    match kind {
+        EventKind::GenerationStarted { generation, attempt, .. }
+        | EventKind::GenerationReset { generation, attempt, .. }
+        | EventKind::GenerationResumed { generation, attempt, .. } => Some((*generation, *attempt)),
+        _ => None,
+    }
+}
+
+/// What somebody is shown instead of an attempt's going on whose text does not stand.
+pub(super) fn reset_instead(kind: &EventKind) -> Option<Event> {
+    let EventKind::GenerationResumed { generation, message, agent, attempt, .. } = kind else {
+        return None;
+    };
+    Some(made_reset(*generation, *message, agent.clone(), *attempt))
 }
 
 /// The ordinal of the message that an event brings whole; 0 where it brings none.

@@ -9,6 +9,7 @@ use futures::{StreamExt, stream};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::Shared;
+use super::sent;
 use super::tail::{Applied, Gate, Tail};
 use crate::adapter::AdapterError;
 use crate::domain::{GenerationId, Position};
@@ -179,6 +180,7 @@ async fn close(shared: &Shared, tail: &Tail) {
     if *gate == Gate::Closed || !tail.state().is_idle(Duration::ZERO) {
         return;
     }
+    sent::report(shared, tail).await;
     // Where this fails, Redis is away and the subscription with it.
     if let Err(error) = shared.adapter.unsubscribe(&tail.session).await {
         tracing::debug!(session = %tail.session, %error, "stop hearing a session");

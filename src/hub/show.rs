@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use super::place::{self, Behind};
-use super::tail::{Recent, Running, TailState};
+use super::running::{Lineage, Running};
+use super::tail::{Recent, TailState};
 use crate::dialect::{Dialects, Shown, TextShown};
-use crate::domain::{Cursor, Event, EventKind, GenerationId, Message, Position, Text};
+use crate::domain::{Cursor, Event, EventKind, GenerationId, Message, Position};
 
 impl TailState {
     /// Appends to a running text and shows it.
@@ -57,15 +58,13 @@ impl TailState {
             let place = || Behind::at(self.applied, &self.cursor);
             self.members.revoke(&self.session, revoked, place);
         }
+        let event = &self.understood(event);
         let generation = event.kind.generation();
-        let at = self.running.iter().position(|r| Some(r.generation) == generation);
-        // The end of an answer brings all of its text: what is missing is shown before it.
-        if let (Some(at), Some(answer)) = (at, event.kind.answer()) {
-            let known = usize::try_from(self.running[at].text.len()).unwrap_or(usize::MAX);
-            if let Some(rest) = answer.content.get(known..).filter(|rest| !rest.is_empty()) {
-                self.grow(dialects, at, rest, 0, answer.tokens.unwrap_or(0));
-            }
-        }
+        let at = generation.and_then(|generation| self.at(generation));
+        let ends = match (at, event.kind.answer()) {
+            (Some(at), Some(answer)) => self.show_rest(dialects, at, answer),
+            _ => true,
+        };
         let mut before = self.cursor.clone();
         if let (None, Some(generation), Some(answer)) = (at, generation, event.kind.answer()) {
             self.show_whole(dialects, generation, answer, position.is_some());
@@ -74,17 +73,24 @@ impl TailState {
         }
         let (seq, attempt) =
             at.map_or((2, 0), |at| (self.running[at].seq + 1, self.running[at].attempt));
+        let attempt = if ends { attempt } else { place::VOID };
+        // Whoever is live was shown more than the new attempt goes on from.
+        let stands = self.overtaken(at, &event.kind);
+        let void = stands.as_ref().and_then(|_| place::reset_instead(&event.kind));
         self.note(event, at);
         self.move_on(&event.kind, position);
         if is_shown(&event.kind) {
             let cursor = position.map(|_| &self.cursor);
-            let shown = Shown::Event { event, seq, cursor };
+            let shown = Shown::Event { event: void.as_ref().unwrap_or(event), seq, cursor };
             let place = || Some(Behind::at(self.applied, &before));
             self.members.hand(dialects, &self.session, shown, None, place);
         }
         let Cursor { position: place, ordinal, .. } = self.cursor;
         self.keep(Recent { event: event.clone(), seq, position, place, ordinal, attempt });
         self.catch_up_passed(dialects);
+        if let (Some(at), Some(text)) = (at, stands.filter(|text| !text.is_empty())) {
+            self.grow(dialects, at, &text, 0, (text.len() as u64).div_ceil(8));
+        }
     }
 
     /// Where a member stands that was shown an event.
@@ -92,7 +98,7 @@ impl TailState {
         // The texts that are shown go on, whatever was resumed from.
         match kind {
             EventKind::GenerationResumed { generation, attempt, .. } => {
-                let len = place::text(&self.cursor, *generation).map_or(0, |text| text.offset);
+                let len = self.at(*generation).map_or(0, |at| self.running[at].text.len());
                 place::set_text(&mut self.cursor, *generation, *attempt, len);
             }
             kind => place::advance_texts(&mut self.cursor, kind, position.is_some()),
@@ -144,32 +150,31 @@ impl TailState {
         match &event.kind {
             EventKind::GenerationStarted { generation, message, agent, attempt }
             | EventKind::GenerationReset { generation, message, agent, attempt, .. } => {
-                let running = Running {
-                    generation: *generation,
-                    message: *message,
-                    agent: agent.clone(),
-                    attempt: *attempt,
-                    text: Text::default(),
-                    seq: at.map_or(0, |at| self.running[at].seq),
-                    tokens: 0,
+                let lineage = match event.kind {
+                    EventKind::GenerationStarted { .. } => Lineage::started(),
+                    _ => Lineage::default(),
                 };
+                let mut running =
+                    Running::new(*generation, *message, agent.clone(), *attempt, lineage);
+                running.seq = at.map_or(0, |at| self.running[at].seq);
                 self.strangers.retain(|stranger| stranger != generation);
                 match at {
                     Some(at) => self.running[at] = running,
                     None => self.running.push(running),
                 }
             }
-            EventKind::GenerationResumed { generation, message, agent, attempt, .. } => match at {
-                Some(at) => self.running[at].attempt = *attempt,
-                None => self.running.push(Running {
-                    generation: *generation,
-                    message: *message,
-                    agent: agent.clone(),
-                    attempt: *attempt,
-                    text: Text::default(),
-                    seq: 0,
-                    tokens: 0,
-                }),
+            EventKind::GenerationResumed {
+                generation, message, agent, attempt, offset, ..
+            } => match at {
+                Some(at) => self.running[at].resume(*attempt, *offset),
+                None => {
+                    let lineage = Lineage::joined(*attempt, *offset);
+                    let mut running =
+                        Running::new(*generation, *message, agent.clone(), *attempt, lineage);
+                    running.owed = *offset;
+                    self.strangers.retain(|stranger| stranger != generation);
+                    self.running.push(running);
+                }
             },
             kind if kind.answer().is_some() => {
                 if let Some(at) = at {

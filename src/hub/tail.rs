@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use super::HubOptions;
 use super::members::Members;
 use super::place;
+use super::running::Running;
 use super::typing::Typing;
 use crate::dialect::Dialects;
 use crate::domain::{
-    ActiveGeneration, AgentId, Chunk, Cursor, Event, EventId, EventKind, GenerationId, MessageId,
-    Position, SessionId, Text, TextCursor, Timestamp,
+    ActiveGeneration, Chunk, Cursor, Event, EventId, EventKind, GenerationId, Position, SessionId,
+    TextCursor, Timestamp,
 };
 use crate::telemetry::metrics;
 
@@ -52,6 +53,7 @@ impl Tail {
             seen: HashSet::new(),
             running: Vec::new(),
             strangers: VecDeque::new(),
+            unheard: None,
             members: Members::default(),
             typing: Typing::default(),
             empty_since: Some(Instant::now()),
@@ -63,17 +65,6 @@ impl Tail {
     pub(super) fn state(&self) -> MutexGuard<'_, TailState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// An answer that is being written.
-pub(super) struct Running {
-    pub generation: GenerationId,
-    pub message: MessageId,
-    pub agent: AgentId,
-    pub attempt: u32,
-    pub text: Text,
-    pub seq: u64,
-    pub tokens: u64,
 }
 
 /// Something that arrived and is not applied yet.
@@ -101,7 +92,8 @@ pub(super) struct Recent {
     pub place: Position,
     /// And the highest ordinal of its messages.
     pub ordinal: u64,
-    /// Whose text it ends; 0 where that is not known.
+    /// Whose text it ends; 0 where that is not known, [`place::VOID`] where it is none's that was
+    /// shown.
     pub attempt: u32,
 }
 
@@ -134,6 +126,8 @@ pub(super) struct TailState {
     pub running: Vec<Running>,
     /// Answers whose start the log no longer holds.
     pub strangers: VecDeque<GenerationId>,
+    /// The attempt whose text waits, but the log, read once, did not tell of.
+    unheard: Option<(GenerationId, u32)>,
     pub members: Members,
     pub typing: Typing,
     empty_since: Option<Instant>,
@@ -169,9 +163,18 @@ impl TailState {
         let is_shorter = |text: &TextCursor| {
             let running = self.running.iter().find(|r| r.generation == text.generation);
             // A later attempt's text may also be shorter because it was begun anew.
-            running.is_some_and(|r| r.attempt < text.attempt || r.text.len() < text.offset)
+            running.is_some_and(|r| {
+                !place::is_void(text) && (r.attempt < text.attempt || r.text.len() < text.offset)
+            })
         };
         cursor.position > self.cursor.position || cursor.texts.iter().any(is_shorter)
+    }
+
+    /// Whether a reader has more of a running text (UTF-16 offsets) than this tail.
+    pub(super) fn is_shorter_than(&self, texts: &[(GenerationId, u64)]) -> bool {
+        texts.iter().any(|(generation, utf16)| {
+            self.at(*generation).is_some_and(|at| self.running[at].text.utf16_len() < *utf16)
+        })
     }
 
     /// Whether what arrives is applied at once.
@@ -213,6 +216,9 @@ impl TailState {
         let gap = self.live && self.apply_event(dialects, position, &event) == Applied::Gap;
         if gap {
             self.live = false;
+        } else if self.live && self.is_owed_text() {
+            self.live = false;
+            return true;
         }
         if !self.live {
             // What is missing may be long in coming, and nobody keeps their access that long.
@@ -251,10 +257,21 @@ impl TailState {
                 Item::Event(position, event) => self.apply_event(dialects, *position, event),
             };
             if applied == Applied::Gap && !self.is_stranger(&item) {
+                let unheard = self.unheard(&item);
                 self.pending.push_front(item);
+                // What it waits for may have been appended after the log was read: once more.
+                if let Some((generation, attempt)) = unheard.filter(|_| self.unheard == unheard) {
+                    self.adopt(dialects, generation, attempt);
+                    continue;
+                }
+                self.unheard = unheard;
                 return Applied::Gap;
             }
         }
+        if self.is_owed_text() {
+            return Applied::Gap;
+        }
+        self.unheard = None;
         self.live = true;
         Applied::Yes
     }
@@ -273,20 +290,26 @@ impl TailState {
         true
     }
 
+    /// The attempt that an item is text of, where nothing else was heard of it.
+    fn unheard(&self, item: &Item) -> Option<(GenerationId, u32)> {
+        let Item::Chunk(chunk) = item else { return None };
+        let at = self.at(chunk.generation)?;
+        let is_newer = chunk.attempt > self.running[at].attempt;
+        is_newer.then_some((chunk.generation, chunk.attempt))
+    }
+
     /// Accepts that what follows does not follow what was applied: the log has begun a new epoch,
     /// or has dropped what was not read in time.
     pub(super) fn jump(&mut self, before: Position) {
         self.cursor.position = Position { seq: before.seq.saturating_sub(1), ..before };
         self.held_from = self.cursor.position;
+        self.lose_track();
     }
 
     /// Applies text, if it follows the text so far, and shows what is new of it.
     pub(super) fn apply_chunk(&mut self, dialects: &Dialects, chunk: &Chunk) -> Applied {
-        let Some(at) = self.running.iter().position(|r| r.generation == chunk.generation) else {
-            let over = self.recent.iter().any(|recent| {
-                recent.event.kind.answer().is_some()
-                    && recent.event.kind.generation() == Some(chunk.generation)
-            });
+        let Some(at) = self.at(chunk.generation) else {
+            let over = self.is_over(chunk.generation);
             let stranger = self.strangers.contains(&chunk.generation);
             return if over || stranger { Applied::Yes } else { Applied::Gap };
         };
@@ -320,8 +343,11 @@ impl TailState {
         offset: u64,
         text: &str,
     ) {
-        let Some(at) = self.running.iter().position(|r| r.generation == generation) else { return };
-        let running = &self.running[at];
+        let Some(at) = self.at(generation) else { return };
+        let running = &mut self.running[at];
+        if running.attempt == attempt {
+            running.owed = 0;
+        }
         let fits = running.attempt == attempt && running.text.len() == offset;
         if fits && !text.is_empty() {
             let tokens = (offset + text.len() as u64).div_ceil(8).max(running.tokens);

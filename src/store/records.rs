@@ -391,6 +391,8 @@ pub struct Answered {
     pub outcome: Outcome,
     /// What it cost.
     pub usage: Usage,
+    /// The attempt that ended it.
+    pub attempt: u32,
     /// The answer as it is stored now.
     pub message: Message,
 }

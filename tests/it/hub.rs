@@ -2,10 +2,12 @@
 //! however slow they are.
 
 mod access;
+mod attempts;
 mod plain;
 mod presence;
 pub mod reader;
 mod resume;
+mod takeover;
 mod told;
 mod typing;
 mod unknown;
@@ -140,7 +142,11 @@ pub fn memory(shared: &SharedMemory) -> SharedAdapter {
 
 pub fn node_on(adapter: SharedAdapter, dialects: Dialects) -> Node {
     let tasks = Tasks::new();
-    let options = HubOptions { linger: Duration::ZERO, ..HubOptions::default() };
+    let options = HubOptions {
+        linger: Duration::ZERO,
+        report_every: Duration::from_millis(10),
+        ..HubOptions::default()
+    };
     let hub = Hub::new(adapter.clone(), dialects, options, tasks.clone());
     let (notify, notices) = mpsc::channel(1);
     let lossy = Lossy::around(hub.feed());

@@ -16,6 +16,7 @@ struct EndedRow {
     usage: Option<Json<row::UsageColumn>>,
     error: Option<Json<row::KeptError>>,
     stop_requested: Option<String>,
+    attempt: i64,
 }
 
 impl EndedRow {
@@ -32,7 +33,8 @@ impl EndedRow {
             Status::Pending | Status::Streaming => return Err(lacks("an end")),
         };
         let usage = self.usage.map_or(Usage::default(), |usage| usage.0.into());
-        Ok(Answered { generation: GenerationId(self.generation), outcome, usage, message })
+        let (generation, attempt) = (GenerationId(self.generation), row::unsigned(self.attempt)?);
+        Ok(Answered { generation, outcome, usage, attempt, message })
     }
 }
 
@@ -56,7 +58,7 @@ pub(super) async fn after(
         "SELECT ",
         message_columns!(),
         ", ended.* FROM message JOIN (SELECT id AS generation, message_id, status, usage, error, \
-         stop_requested FROM stream WHERE completed_at IS NOT NULL) ended \
+         stop_requested, attempt FROM stream WHERE completed_at IS NOT NULL) ended \
          ON ended.message_id = message.id WHERE session_id = $1 AND ordinal > $2 AND ordinal > \
          (SELECT last_ordinal FROM session WHERE id = $1) - $3 ORDER BY ordinal DESC LIMIT $4",
     ))

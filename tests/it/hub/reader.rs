@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 use serde_json::Value;
 use tokencast::adapter::{Feed, News};
 use tokencast::dialect::{DialectIndex, Dialects, Frame};
-use tokencast::domain::{Chunk, Event, GenerationId, Position, SessionId, Signal, UserId};
+use tokencast::domain::{Chunk, Cursor, Event, GenerationId, Position, SessionId, Signal, UserId};
 use tokencast::hub::{Offer, Reader, ReaderId};
 
 /// A small repeatable source of numbers (splitmix64).
@@ -33,6 +33,7 @@ pub struct TestReader {
     pub disconnected: AtomicUsize,
     revoked: Mutex<Vec<SessionId>>,
     shown: Mutex<Vec<(String, Value)>>,
+    cursor: Mutex<Option<Cursor>>,
 }
 
 impl TestReader {
@@ -52,6 +53,7 @@ impl TestReader {
             disconnected: AtomicUsize::new(0),
             revoked: Mutex::default(),
             shown: Mutex::default(),
+            cursor: Mutex::default(),
         })
     }
 
@@ -70,6 +72,11 @@ impl TestReader {
     /// What it was shown since it was last asked.
     pub fn take(&self) -> Vec<(String, Value)> {
         std::mem::take(&mut *self.shown.lock().unwrap())
+    }
+
+    /// The last cursor that it was told.
+    pub fn cursor(&self) -> Option<Cursor> {
+        self.cursor.lock().unwrap().clone()
     }
 
     /// What it may not see any more, each time it was told.
@@ -140,6 +147,9 @@ impl Reader for TestReader {
         for frame in frames {
             let body = serde_json::from_str(frame.payload.get()).unwrap();
             shown.push((frame.event.to_owned(), body));
+            if let Some(cursor) = &frame.cursor {
+                *self.cursor.lock().unwrap() = Some(cursor.parse().unwrap());
+            }
         }
         Offer::Taken
     }

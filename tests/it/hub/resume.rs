@@ -10,7 +10,7 @@ use tokencast::dialect::DialectIndex;
 use tokencast::domain::{
     Cursor, Event, EventKind, GenerationId, MessageId, NodeId, Position, TextCursor,
 };
-use tokencast::hub::{Entered, FromStore, Standing, Start};
+use tokencast::hub::{End, Entered, FromStore, Standing, Start};
 
 use super::reader::{Random, TestReader};
 use super::told::{self, Client, Talk, cursor};
@@ -49,7 +49,13 @@ fn stored(talk: &Talk, cursor: &Cursor) -> FromStore {
     let answer = |event: &Arc<Event>| event.kind.answer().unwrap().clone();
     let after = |event: &&Arc<Event>| answer(event).ordinal > cursor.ordinal;
     let ended: Vec<_> = talk.stored.iter().filter(after).cloned().collect();
-    FromStore { known: ended.iter().map(|event| answer(event).id).collect(), ended }
+    let known = ended.iter().map(|event| answer(event).id).collect();
+    let attempt = |event: &Event| {
+        let written = talk.answers.iter().find(|w| Some(w.generation) == event.kind.generation());
+        written.unwrap().attempt
+    };
+    let end = |event: Arc<Event>| End { attempt: attempt(&event), event };
+    FromStore { known, ended: ended.into_iter().map(end).collect() }
 }
 
 fn names(frames: &Frames) -> Vec<&str> {
