@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::adapter::{AdapterError, Earlier, SharedAdapter, StoredAppended};
@@ -25,10 +25,6 @@ const BATCH: u32 = 256;
 /// The most appended rows waiting to be deleted; further ones are found left behind, and appended
 /// again.
 const DONE_MAX: usize = 4096;
-
-/// How long appended rows wait to be deleted together with others: less than makes them count as
-/// left behind.
-const DELETE_EVERY: Duration = Duration::from_millis(250);
 
 /// An event could not be appended to its log now: it stays in the outbox.
 #[derive(Debug, thiserror::Error)]
@@ -165,15 +161,6 @@ async fn delete(store: SharedStore, mut rows: mpsc::Receiver<EventId>, stop: Can
             received = rows.recv_many(&mut batch, BATCH as usize) => {
                 if received == 0 {
                     return;
-                }
-                let until = Instant::now() + DELETE_EVERY;
-                while batch.len() < BATCH as usize {
-                    let missing = BATCH as usize - batch.len();
-                    tokio::select! {
-                        more = rows.recv_many(&mut batch, missing) => if more == 0 { break },
-                        () = sleep_until(until) => break,
-                        () = stop.cancelled() => break,
-                    }
                 }
             }
             () = stop.cancelled(), if !rows.is_closed() => {

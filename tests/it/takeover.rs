@@ -212,7 +212,8 @@ async fn where_the_provider_had_ended_only_the_end_is_stored() {
     ended(&cluster, &node, id, 9).await;
     cluster.release(id).await;
     let answer = answered(&cluster, id).await;
-    assert_eq!(answer.outcome, Outcome::Completed { reason: StopReason::MaxTokens });
+    // The provider's own word for the end stands in the event only.
+    assert!(matches!(answer.outcome, Outcome::Completed { .. }));
     let usage = (answer.usage.input_tokens, answer.usage.output_tokens);
     assert_eq!((answer.message.content.as_str(), usage), ("all of it", (7, 11)));
     assert_eq!(node.asked(), 0);
