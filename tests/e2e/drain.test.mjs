@@ -3,10 +3,10 @@
 
 import assert from 'node:assert/strict';
 import { after } from 'node:test';
-import { begin, closing, ended, everybody, isStored, joined, newest, written } from './harness/families.mjs';
+import { begin, closing, ended, everybody, isStored, joined, living, newest, roamer, written } from './harness/families.mjs';
 import { rest } from './harness/rest.mjs';
 import { prompt, startUpstream, story, teller } from './harness/upstream.mjs';
-import { client, connected, eventually, lasting, ok, open, record, sessionId, suite, token, within } from './harness.mjs';
+import { eventually, lasting, ok, open, sessionId, suite, token, within } from './harness.mjs';
 
 const upstream = await startUpstream();
 after(() => upstream.stop());
@@ -21,20 +21,22 @@ async function answer(cluster, question) {
   const who = await begin(cluster);
   const readers = await everybody(cluster.nodes.slice(1).map(({ url }) => url), who);
   const own = await joined([['session', cluster.nodes[0].url]], who, { session: { reconnection: false } });
+  const roams = await roamer(cluster.url, who);
   const ids = await rest(cluster.nodes[0], who.sub).post('/api/chat/streams', { sessionId: who.id, prompt: question, agentId: 'story' });
   await eventually(() => written(readers[0]).length > 100, { what: 'the answer has begun' });
-  return { who, readers, own: own[0], ...ids };
+  return { who, readers, own: own[0], roams, ...ids };
 }
 
-async function endsWell(cluster, { who, readers, streamId }, question, attempts) {
+async function endsWell(cluster, { who, readers, roams, streamId }, question, attempts) {
   for (const reader of readers) await ended(reader);
-  const node = cluster.nodes.find(({ alive }) => alive);
   const stored = await newest(cluster, who);
   for (const reader of readers) isStored(reader, stored, story(question).join(''));
+  await roams.ended(streamId);
+  assert.deepEqual([roams.answer(streamId).text, roams.wrong], [stored.content, []], 'the one that comes back');
   for (const { family, name, events } of readers) {
     assert.equal(events.filter(family.isReset).length, name === 'conversation' ? 1 : 0, `${name} is not told to start over`);
   }
-  assert.equal((await rest(node, who.sub).get(`/api/chat/streams/${streamId}/status`)).status, 'completed');
+  assert.equal((await rest(living(cluster), who.sub).get(`/api/chat/streams/${streamId}/status`)).status, 'completed');
   assert.equal(await cluster.database.query(`SELECT attempt FROM stream WHERE id = '${streamId}'`), String(attempts));
 }
 
@@ -85,32 +87,30 @@ suite('a rolling restart', { nodes: 3, nginx: true, agents, env: { ...env, SHUTD
   e2e('under load: no answer fails, no text is lost', { timeout: 120_000 }, async (cluster) => {
     let over = false;
     let answers = 0;
-    const told = new Set();
+    const devices = [];
     /** One after the other, as a stock frontend asks: with socket.io-client's own retries. */
     const converse = async (n) => {
       const id = sessionId('rolling');
-      const socket = client(cluster.url, { token: token({ sub: `user-${n}` }), auth: { dialect: 'session' }, retries: 10, ackTimeout: 5_000 });
-      const heard = record(socket);
-      socket.on('connect', () => assert.ok(socket.recovered || answers === 0, 'it is recovered'));
-      socket.on('server:shutdown', () => told.add(n));
-      await connected(socket);
+      const device = await roamer(cluster.url, { sub: `user-${n}`, id }, { retries: 10, ackTimeout: 5_000 });
+      devices.push(device);
       for (let asked = 0; !over; asked += 1) {
         const [question, agentId] = n % 2 ? [prompt(80, `${id}-${asked}`), 'story'] : [`And ${asked}, ${id}?`, 'assistant'];
         const request = { sessionId: id, prompt: question, agentId, clientMessageId: `${asked}` };
-        const reply = await eventually(async () => {
-          const said = await socket.emitWithAck('stream:request', request);
+        const { streamId, messageId } = await eventually(async () => {
+          const said = await device.socket.emitWithAck('stream:request', request);
           if (!said.ok) assert.equal(said.error.code, 'OVERLOADED', JSON.stringify(said));
           return said.ok && said;
         }, { every: 200, what: 'somebody answers' });
-        const end = await heard.finished(reply.streamId);
-        assert.equal(end.name, 'stream:complete', JSON.stringify(end.payload));
-        const seen = heard.follow(reply.streamId);
-        assert.equal(seen.resets, 0, 'nobody starts over');
-        assert.equal(seen.text, end.payload.message.content);
-        if (n % 2) assert.equal(seen.text, story(question).join(''));
+        device.answer(streamId, messageId);
+        const { name, message } = await device.ended(streamId);
+        assert.ok(['stream:complete', 'messages:missed'].includes(name), `${name}: ${JSON.stringify(message)}`);
+        const { text, resets } = device.answer(streamId);
+        assert.deepEqual([resets, device.wrong], [0, []], 'nobody starts over');
+        assert.equal(text, message.content);
+        if (n % 2) assert.equal(text, story(question).join(''));
         answers += 1;
       }
-      socket.disconnect();
+      device.close();
     };
     const sessions = Array.from({ length: 20 }, (_, n) => converse(n));
     const failed = Promise.race(sessions.map((one) => one.then(() => new Promise(() => {}))));
@@ -124,7 +124,10 @@ suite('a rolling restart', { nodes: 3, nginx: true, agents, env: { ...env, SHUTD
     }
     over = true;
     await Promise.all(sessions);
-    assert.equal(told.size, 20, 'each was told at least once, when its node went');
+    for (const { heard, returns } of devices) {
+      assert.ok(returns > 0, 'each had to come back, since every node went');
+      assert.equal(heard.of('server:shutdown').length, returns, 'and was told each time');
+    }
     const ends = await cluster.database.query("SELECT status, count(*) FROM stream GROUP BY status");
     assert.equal(ends, `completed|${answers}`);
     const taken = await cluster.database.query('SELECT count(*) FROM stream WHERE attempt > 1');

@@ -213,6 +213,7 @@ class Child {
   }
 
   signal(signal) {
+    this.isAway = signal !== 'SIGCONT';
     if (this.alive) process.kill(this.pid, signal);
   }
 

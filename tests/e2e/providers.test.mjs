@@ -167,7 +167,6 @@ suite('a node', { database: 'sqlite', redis: false, agents, env: upstream.env },
         assert.deepEqual(of('citation').map(({ title, url }) => ({ title, ...(url ? { url } : {}) })), expected.citations);
       }
 
-      const { inputTokens = 0, outputTokens = 0 } = expected.usage ?? {};
       if (expected.end.error) {
         assert.equal(end.name, 'stream:error');
         assert.equal(end.payload.error.code, CODES[expected.end.error] ?? 'PROVIDER_ERROR');
@@ -175,8 +174,9 @@ suite('a node', { database: 'sqlite', redis: false, agents, env: upstream.env },
       } else {
         assert.equal(end.name, 'stream:complete', JSON.stringify(end.payload));
         assert.equal(end.payload.stopReason, expected.end);
-        const { usage } = end.payload;
-        assert.deepEqual([usage.inputTokens, usage.outputTokens], [inputTokens, outputTokens]);
+        const { inputTokens, outputTokens } = end.payload.usage;
+        const { usage } = expected; // without it the node counts what it wrote
+        if (usage) assert.deepEqual([inputTokens, outputTokens], [usage.inputTokens, usage.outputTokens]);
       }
       const again = await open(node.url, { token: token() });
       await eventually(async () => {

@@ -61,17 +61,17 @@ const HANDLERS = {
 for (const [model, handler] of Object.entries(HANDLERS)) upstream.on(model, handler);
 
 const agents = {
-  ...Object.fromEntries(Object.keys(HANDLERS).map((model) => [model, upstream.agent(model)])),
+  ...Object.fromEntries(Object.keys(HANDLERS).map((model) => [model, upstream.agent(model, { timeout: '3s' })])),
   silent: upstream.agent('silent', { timeout: '400ms' }),
   stalling: upstream.agent('stalling', { timeout: '400ms' }),
-  unreachable: upstream.agent('unreachable', { baseUrl: `https://127.0.0.1:${mute.address().port}/v1` }),
-  backup: upstream.agent('backup', { provider: 'anthropic' }),
-  'wrong-first': upstream.agent('wrong', { fallback: 'backup' }),
+  unreachable: upstream.agent('unreachable', { timeout: '3s', baseUrl: `https://127.0.0.1:${mute.address().port}/v1` }),
+  backup: upstream.agent('backup', { timeout: '3s', provider: 'anthropic' }),
+  'wrong-first': upstream.agent('wrong', { timeout: '3s', fallback: 'backup' }),
   'silent-first': upstream.agent('silent', { timeout: '400ms', fallback: 'backup' }),
-  'broken-first': upstream.agent('broken-after', { fallback: 'backup' }),
-  'two-wrong': upstream.agent('wrong', { fallback: 'wrong-first' }),
+  'broken-first': upstream.agent('broken-after', { timeout: '3s', fallback: 'backup' }),
+  'two-wrong': upstream.agent('wrong', { timeout: '3s', fallback: 'wrong-first' }),
 };
-const env = { ...upstream.env, STREAM_RETRIES: '2', PROVIDER_CONNECT_TIMEOUT: '400ms', STREAM_MAX_DURATION: '5s' };
+const env = { ...upstream.env, STREAM_RETRIES: '2', PROVIDER_CONNECT_TIMEOUT: '400ms', STREAM_TIMEOUT: '4s', STREAM_MAX_DURATION: '4s' };
 
 suite('a provider that fails', { nodes: 2, agents, env }, (e2e) => {
   /** Asks an agent from one node and listens on the other: how it ended, and the requests it led to. */

@@ -46,8 +46,8 @@ suite('stop', { nodes: 3, agents, env: upstream.env }, (e2e) => {
       const agentId = early ? 'silent' : dice.pick(PROVIDERS);
       const question = prompt(300, `stop-${dice.seed}-${n}`);
       const ids = { id, ...(await ok(asking.socket, 'stream:request', { sessionId: id, prompt: question, agentId })) };
-      // The asked history has older prompts in it too: this one is the last.
-      const ask = await upstream.asked((one) => one.turns.at(-1).content === question);
+      // Older prompts are in what it is asked too: this one is the last.
+      const ask = await upstream.asked((one) => one.turns.at(-1).content.endsWith(question));
       if (early && dice.below(2)) ask.begin();
       const length = dice.below(60);
       if (!early) await eventually(() => asking.heard.of('stream:chunk').some((chunk) => chunk.streamId === ids.streamId && chunk.offset >= length), { every: 2, what: 'text' });
@@ -164,7 +164,10 @@ suite('status and metrics', { nodes: 3, agents, env: upstream.env }, (e2e) => {
     for (const node of cluster.nodes.slice(1)) {
       await eventually(async () => {
         const status = await rest(node, 'alice').get(`/api/chat/streams/${streamId}/status`);
-        return status.status === 'completed' && status.tokensGenerated === 200;
+        assert.equal(status.status, 'completed');
+        // What the first node wrote is estimated: what its provider would have said went with it.
+        assert.ok(Math.abs(status.tokensGenerated - 200) < 80, `${status.tokensGenerated} tokens`);
+        return true;
       }, { what: 'all of it is counted, whoever wrote it' });
     }
     await cluster.again(0);

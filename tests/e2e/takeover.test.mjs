@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict';
 import { after } from 'node:test';
-import { begin, closing, ended, everybody, isStored, joined, LIVE, newest, pause, written } from './harness/families.mjs';
+import { begin, closing, ended, everybody, isStored, joined, LIVE, living, newest, pause, reader, roamer, written } from './harness/families.mjs';
 import { rest } from './harness/rest.mjs';
 import { prompt, startUpstream, story, teller } from './harness/upstream.mjs';
 import { eventually, lasting, ok, open, random, sessionId, suite, token } from './harness.mjs';
@@ -41,8 +41,7 @@ const agents = {
 
 /** What a scripted agent answers. */
 async function oracle(cluster, question) {
-  const node = cluster.nodes.find(({ alive }) => alive);
-  const { socket, heard } = await open(node.url, { token: token({ sub: 'oracle' }) });
+  const { socket, heard } = await open(living(cluster).url, { token: token({ sub: 'oracle' }) });
   const { streamId } = await ok(socket, 'stream:request', { sessionId: sessionId('oracle'), prompt: question, agentId: 'oracle' });
   const { message } = (await heard.finished(streamId)).payload;
   socket.disconnect();
@@ -58,13 +57,12 @@ async function answerOn(cluster, n, agentId, question, families = everybody) {
   const who = await begin(cluster);
   const others = cluster.nodes.filter(({ alive }, other) => alive && other !== n).map(({ url }) => url);
   const readers = await families(others, who);
+  // One that may well be on the node that dies, and comes back by itself.
+  const own = cluster.nginx && (await roamer(cluster.url, who));
   const asked = rest(cluster.nodes[n], who.sub);
   const ids = await asked.post('/api/chat/streams', { sessionId: who.id, prompt: question, agentId });
-  return { who, readers, expected, ...ids };
+  return { who, readers, own, expected, ...ids };
 }
-
-/** Everybody, and one that may well be on the node that dies, and comes back by itself. */
-const withRoamer = (cluster) => async (urls, who) => [...await everybody(urls, who), ...await joined([['session', cluster.url]], who)];
 
 /** A session reader only. */
 const single = (urls, who) => joined([['session', urls[0]]], who);
@@ -79,11 +77,15 @@ const row = async (cluster, streamId) => {
 };
 
 /** Every reader has the text that is expected, and so has the store, once; more than one attempt was made. */
-async function endsWell(cluster, { who, readers, expected, streamId, messageId }, { attempts = 2, status = 'completed' } = {}) {
+async function endsWell(cluster, { who, readers, own, expected, streamId, messageId }, { attempts = 2, status = 'completed' } = {}) {
   for (const reader of readers) await ended(reader);
   const stored = await newest(cluster, who);
   assert.equal(stored.id, messageId);
   for (const reader of readers) isStored(reader, stored, expected);
+  if (own && !cluster.nodes.some(({ isAway }) => isAway)) {
+    await own.ended(streamId);
+    assert.deepEqual([own.answer(streamId).text, own.wrong], [expected, []], 'the one that comes back');
+  }
   const rows = await cluster.database.query(
     `SELECT content = convert_from(decode('${Buffer.from(expected).toString('hex')}', 'hex'), 'UTF8') FROM message
      WHERE session_id = '${who.id}' AND role = 'assistant'`,
@@ -108,7 +110,7 @@ suite('takeover', { nodes: 3, nginx: true, agents, env: upstream.env }, (e2e) =>
       const n = dice.below(3);
       // Two answers on the node that dies: a scripted one, and one of a model that goes on where it is told to.
       const answers = await Promise.all([
-        answerOn(cluster, n, 'assistant', `Kill ${dice.seed} ${kill}`, withRoamer(cluster)),
+        answerOn(cluster, n, 'assistant', `Kill ${dice.seed} ${kill}`),
         answerOn(cluster, n, 'story', prompt(TOKENS, `kill-${dice.seed}-${kill}`)),
       ]);
       const length = dice.below(Math.min(...answers.map(({ expected }) => expected.length)));
@@ -120,7 +122,7 @@ suite('takeover', { nodes: 3, nginx: true, agents, env: upstream.env }, (e2e) =>
         // The last words may have been stored before the node died.
         await endsWell(cluster, answer, { attempts: 1 });
         if ((await row(cluster, answer.streamId)).attempt > 1) pauses.push(longest(answer.readers));
-        for (const reader of answer.readers) reader.close();
+        for (const reader of [...answer.readers, answer.own]) reader.close();
       }
       await back;
     }
@@ -158,8 +160,8 @@ suite('takeover', { nodes: 3, nginx: true, agents, env: upstream.env }, (e2e) =>
   }));
 
   e2e('the claimer is killed too', { timeout: 60_000 }, closing(async (cluster) => {
-    const answer = await answerOn(cluster, 0, 'story', prompt(400, 'twice'), single);
-    answer.readers.push(...await joined([['sse', cluster.nodes[1].url], ['sse', cluster.nodes[2].url], ['session', cluster.nodes[2].url]], answer.who));
+    const answer = await answerOn(cluster, 0, 'story', prompt(400, 'twice'), ([one, two], who) =>
+      joined([['session', one], ['session', two], ['sse', one], ['sse', two]], who));
     await midway(answer, 200);
     cluster.nodes[0].signal('SIGKILL');
     const second = await upstream.asked(':twice', 1);
@@ -240,7 +242,7 @@ suite('takeover', { nodes: 3, nginx: true, agents, env: upstream.env }, (e2e) =>
     await cluster.again(2);
     for (const answer of answers) {
       await eventually(async () => (await row(cluster, answer.streamId)).status === 'completed', { within: 30_000, every: 200, what: 'the answer is complete' });
-      await endsWell(cluster, { ...answer, readers: [] });
+      await endsWell(cluster, { ...answer, readers: [], own: undefined });
     }
     await Promise.all([cluster.again(0), cluster.again(1)]);
   }));
@@ -257,10 +259,11 @@ suite('one node cut off', { nodes: 3, proxied: true, agents, env: upstream.env }
   for (const [way, what] of [['toDatabase', 'the database'], ['toRedis', 'Redis']]) {
     e2e(`a node loses ${what}, and the others do not: one of them goes on`, { timeout: 60_000 }, closing(async (cluster) => {
       const answer = await answerOn(cluster, 0, 'story', prompt(500, way));
-      const [own] = await joined([['session', cluster.nodes[0].url]], answer.who);
+      const own = await reader('session', cluster.nodes[0].url, answer.who);
       await midway(answer, 150);
       // No connection of this node gets anywhere from now on.
       let isDown = true;
+      cluster.nodes[0].isAway = true;
       cluster.nodes[0][way].watch(() => (isDown ? 'cut before' : undefined));
       cluster.nodes[0][way].cut();
       const second = await upstream.asked(`:${way}`, 1);
@@ -268,6 +271,7 @@ suite('one node cut off', { nodes: 3, proxied: true, agents, env: upstream.env }
       await endsWell(cluster, answer);
       await eventually(() => upstream.open(`:${way}`) === 0, { within: 15_000, what: 'its upstream connection is closed' });
       isDown = false;
+      cluster.nodes[0].isAway = false;
       await endsWell(cluster, { ...answer, readers: [own] });
       await eventually(
         async () => {

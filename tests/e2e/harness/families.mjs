@@ -107,7 +107,10 @@ export function written({ family, events }) {
 
 /** Until the answer that this reader hears is over for it. */
 export const ended = (reader, limit = 30_000) =>
-  eventually(() => reader.events.find(reader.family.isEnd), { within: limit, what: `${reader.name}: the end of the answer` });
+  eventually(() => reader.events.find(reader.family.isEnd), { within: limit, what: `${reader.name} at ${reader.url}: the end of the answer` }).catch((error) => {
+    error.message += `; heard: ${words(reader.family, reader.events).slice(-12)}`;
+    throw error;
+  });
 
 /** The longest time without text, from the first text to the end of the answer, in milliseconds. */
 export function pause({ family, events }) {
@@ -143,7 +146,8 @@ export async function say(answer, readers, ...bits) {
 
 // ── The readers ────────────────────────────────────────────────────────────────────────────────
 
-const living = (cluster) => cluster.nodes.find(({ alive }) => alive);
+/** A node that can be asked something: tests set `isAway` where they keep one from it. */
+export const living = (cluster) => cluster.nodes.find(({ alive, isAway }) => alive && !isAway);
 
 /** Somebody of their own, and the session that they have with their persona. */
 export async function begin(cluster) {
@@ -225,3 +229,58 @@ export const closing = (body) => async (cluster) => {
     endAll();
   }
 };
+
+/**
+ * A `session` device as a frontend is that comes back by itself, wherever it finds a node: it joins
+ * again and says what it has. `answer(streamId)` is what it knows of one: `text`, and once it is
+ * over `end`.
+ */
+export async function roamer(url, { sub, jwt, id }, options = {}) {
+  const { socket, heard } = await open(url, { token: jwt ?? token({ sub }), auth: { dialect: 'session' }, ...options });
+  const answers = new Map();
+  const device = { socket, heard, returns: 0, wrong: [], 
+    /** Of an answer whose start it may not have heard, its message's id tells which it is. */
+    answer: (streamId, messageId) => (messageId ? known({ streamId, messageId }) : (answers.get(streamId) ?? { text: '' })),
+    close: () => socket.disconnect() };
+  let lastMessageId;
+  const known = ({ streamId, messageId }) => {
+    if (!answers.has(streamId)) answers.set(streamId, { messageId, text: '', resets: 0, end: undefined });
+    return answers.get(streamId);
+  };
+  const over = (answer, name, message) => {
+    answer.end = { name, message };
+    lastMessageId = message?.id ?? lastMessageId;
+  };
+  socket.on('message:new', (message) => (lastMessageId = message.id));
+  socket.on('stream:start', known);
+  socket.on('stream:reset', (payload) => Object.assign(known(payload), { text: '', resets: known(payload).resets + 1 }));
+  socket.on('stream:chunk', (chunk) => {
+    const answer = known(chunk);
+    if (chunk.offset !== answer.text.length) device.wrong.push(`offset ${chunk.offset} after ${answer.text.length}`);
+    answer.text = answer.text.slice(0, chunk.offset) + chunk.delta;
+  });
+  for (const name of ['stream:complete', 'stream:stopped', 'stream:error']) socket.on(name, (payload) => over(known(payload), name, payload.message));
+  socket.on('messages:missed', ({ messages }) => {
+    for (const message of messages) {
+      lastMessageId = message.id;
+      const answer = [...answers.values()].find(({ messageId, end }) => messageId === message.id && !end);
+      // What it has is the beginning of what it is told it missed.
+      if (answer && !message.content.startsWith(answer.text)) device.wrong.push(`${answer.text} is not how ${message.content} begins`);
+      if (answer) over(Object.assign(answer, { text: message.content }), 'messages:missed', message);
+    }
+  });
+  const join = () => {
+    const running = [...answers].filter(([, { end }]) => !end).map(([streamId, { text }]) => [streamId, text.length]);
+    return socket.emitWithAck('session:join', { sessionId: id, lastMessageId, streams: Object.fromEntries(running) });
+  };
+  const reply = await join();
+  assert.equal(reply.ok, true, JSON.stringify(reply));
+  socket.on('connect', () => {
+    device.returns += 1;
+    void join();
+  });
+  /** Until an answer is over: what it ends with. */
+  device.ended = (streamId, limit = 30_000) =>
+    eventually(() => device.answer(streamId).end, { within: limit, what: `the roamer: the end of ${streamId}, heard ${heard.names().slice(-8)}` });
+  return device;
+}

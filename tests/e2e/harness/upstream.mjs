@@ -12,14 +12,14 @@ const PROTOCOLS = { '/v1/chat/completions': 'openai', '/v1/responses': 'openai-r
 // ── Stories ────────────────────────────────────────────────────────────────────────────────────
 
 const WORDS = ['once ', 'upon ', 'a ', 'time, ', 'Grüße ', '世界', ' 😀 ', '\n\n', '“there” ', '🇨🇭 ', 'é', '\\ ', '👩‍🚀', 'was ', 'no\u2028', 'end. '];
-const ASKED = /story:(\d+):([\w-]+)/;
+const ASKED = /story:(\d+):([\w-]+)/g;
 
 /** A prompt that is answered with `tokens` tokens; another `name` is another story. */
 export const prompt = (tokens, name) => `Tell me story:${tokens}:${name}`;
 
-/** The tokens of the story that a text asks for. */
+/** The tokens of the story that a text asks for, of the last one where it asks for more. */
 export function story(text) {
-  const [, tokens, name] = ASKED.exec(text) ?? [];
+  const [, tokens, name] = [...text.matchAll(ASKED)].at(-1) ?? [];
   let state = 7;
   for (const letter of name ?? '') state = (Math.imul(state, 31) + letter.codePointAt(0)) >>> 0;
   return Array.from({ length: Number(tokens ?? 0) }, (_, n) => {
@@ -133,13 +133,13 @@ class Ask {
 
   /** The beginning of the answer that it was given to go on with. */
   get partial() {
-    const asked = this.turns.findLastIndex(({ role, content }) => role === 'user' && ASKED.test(content));
+    const asked = this.turns.findLastIndex(({ role, content }) => role === 'user' && story(content).length > 0);
     return this.turns.slice(asked + 1).find(({ role }) => role === 'assistant')?.content ?? '';
   }
 
   /** What is left of the story that it was asked for. */
   story() {
-    const asked = this.turns.findLast(({ role, content }) => role === 'user' && ASKED.test(content))?.content ?? this.all;
+    const asked = this.turns.findLast(({ role, content }) => role === 'user' && story(content).length > 0)?.content ?? this.all;
     let had = this.partial;
     const tokens = story(asked);
     while (had !== '') {
