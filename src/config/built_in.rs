@@ -39,6 +39,8 @@ impl Inherited<'_> {
             for (id, name, system) in members {
                 let mut raw = raw(id, name, ProviderKind::Scripted);
                 raw.system = Some((*system).to_owned());
+                // The scripted provider's words follow from the model's name: each has its own.
+                raw.model = Some((*id).to_owned());
                 raw.tokens = (index + 1 < STAGES.len()).then_some(TOKENS);
                 agents.push(self.agent(raw)?);
             }

@@ -38,7 +38,7 @@ pub(super) struct Start {
     pub opening: EventKind,
     /// The text that it goes on with; the log has it.
     pub text: String,
-    /// The stages that are over.
+    /// The stages that earlier attempts told of, each at its latest.
     pub stages: Vec<Stage>,
     /// When the first token came.
     pub first_token: Option<Timestamp>,
@@ -112,6 +112,7 @@ pub(super) async fn attempt(shared: &Arc<Shared>, generation: Generation, run: &
         }
         (Broken::Told, Order::Leave) | (Broken::NotOwner, _) => {
             tracing::info!(generation = %attempt.generation.id, "no longer this node's");
+            attempt.spender.rest().await;
         }
     }
 }
@@ -239,9 +240,9 @@ impl Attempt<'_> {
                 () = sleep_until(joined.unwrap_or(whole)), if joined.is_some() => {
                     self.bring_asides();
                 }
+                error = self.spender.over() => return Err(Broken::Failed(error)),
                 Some(said) = said.recv() => self.take(said, asked)?,
                 end = &mut asking, if ended.is_none() => ended = Some(end),
-                error = self.spender.over() => return Err(Broken::Failed(error)),
                 () = sleep_until(whole) => return Err(Broken::Failed(timed_out(true))),
             }
             // All that was said has been taken once the asking is over and nothing is left.

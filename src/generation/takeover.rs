@@ -40,7 +40,7 @@ pub(super) const CLAIMS_AT_ONCE: usize = 16;
 /// How long reading what is left may take; after it another node may try.
 const READ_WITHIN: Duration = Duration::from_secs(2);
 /// How long a node claims nothing after it could not read what was left.
-const PAUSE_AFTER_UNREAD: Duration = Duration::from_secs(1);
+const PAUSE_AFTER_UNREAD: Duration = Duration::from_secs(5);
 /// The last attempt that writes: later ones only store the end. Whatever brings nodes down does
 /// so five more times at most.
 const ATTEMPT_MAX: u32 = 6;
@@ -55,7 +55,7 @@ struct Left {
     text: String,
     /// Whether the log knows of it.
     is_logged: bool,
-    /// The stages that are over, from the first.
+    /// The stages it was told of, each at its latest.
     stages: BTreeMap<u32, Stage>,
     /// Why and at which cost the provider ended, and the text's length then.
     ended: Option<(StopReason, Usage, u64)>,
@@ -239,21 +239,11 @@ impl Left {
             EventKind::GenerationEnded { reason, usage, length, .. } => {
                 self.ended = Some((reason.clone(), *usage, *length));
             }
-            EventKind::StageChanged { stage, .. } if stage.said.is_some() => {
+            EventKind::StageChanged { stage, .. } => {
                 self.stages.insert(stage.index, stage.clone());
             }
             _ => {}
         }
-    }
-
-    /// The stages that need not be run again: from the first on, as long as it is known what was
-    /// said in them.
-    fn stages(&mut self) -> Vec<Stage> {
-        let stages = std::mem::take(&mut self.stages).into_iter().zip(0..);
-        let known = stages.take_while(|((index, stage), n)| {
-            index == n && stage.said.as_ref().is_some_and(|said| !said.is_empty())
-        });
-        known.map(|((_, stage), _)| stage).collect()
     }
 
     /// Why the provider ended, and at which cost, where the whole text is there.
@@ -313,7 +303,7 @@ fn start(claimed: &Generation, mut left: Left, how: OnTakeover, is_pending: bool
         is_first: false,
         announce: std::mem::take(&mut left.announce),
         opening,
-        stages: left.stages(),
+        stages: left.stages.into_values().collect(),
         first_token: first_token(claimed, left.tally),
         errors: left.tally.errors,
         text: left.text,

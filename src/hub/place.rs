@@ -224,8 +224,8 @@ pub(super) fn is_past(cursor: &Cursor, kind: &EventKind) -> bool {
         return false;
     };
     match kind {
-        EventKind::GenerationStarted { attempt, .. }
-        | EventKind::GenerationReset { attempt, .. }
+        EventKind::GenerationStarted { attempt, .. } => is_over(named) || *attempt <= named.attempt,
+        EventKind::GenerationReset { attempt, .. }
         | EventKind::GenerationResumed { attempt, .. } => {
             is_over(named) || (!is_void(named) && *attempt <= named.attempt)
         }

@@ -2,6 +2,7 @@
 //! however slow they are.
 
 mod access;
+mod attempts;
 mod plain;
 mod presence;
 pub mod reader;
@@ -141,7 +142,11 @@ pub fn memory(shared: &SharedMemory) -> SharedAdapter {
 
 pub fn node_on(adapter: SharedAdapter, dialects: Dialects) -> Node {
     let tasks = Tasks::new();
-    let options = HubOptions { linger: Duration::ZERO, ..HubOptions::default() };
+    let options = HubOptions {
+        linger: Duration::ZERO,
+        report_every: Duration::from_millis(10),
+        ..HubOptions::default()
+    };
     let hub = Hub::new(adapter.clone(), dialects, options, tasks.clone());
     let (notify, notices) = mpsc::channel(1);
     let lossy = Lossy::around(hub.feed());

@@ -12,3 +12,4 @@ mod outbox;
 mod providers;
 mod store_contract;
 mod support;
+mod takeover;

@@ -74,6 +74,8 @@ async fn what_was_spent_is_forgotten_with_its_window() {
     let keys = redis.cli(&["keys", "*:spent:3600000"]);
     let ttl: i64 = redis.cli(&["pttl", &keys]).parse().unwrap();
     assert!(ttl > 0 && ttl <= 3_600_000, "{keys}: {ttl}");
+    let ends: i64 = redis.cli(&["pexpiretime", &keys]).parse().unwrap();
+    assert_eq!(ends % 3_600_000, 0, "with the hour of the clock");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -242,6 +242,14 @@ impl Talk {
         self.write_again(log, at).await;
     }
 
+    /// Another attempt goes on from `offset`: what was said beyond it is void.
+    pub async fn take_over_from(&mut self, log: &dyn Log, at: usize, offset: usize) {
+        self.answers[at].text.truncate(offset);
+        self.take_over(log, at).await;
+        let Written { generation, ref text, .. } = self.answers[at];
+        self.heard.texts.insert(generation.to_string(), text.clone());
+    }
+
     /// Another attempt goes on with all of the text, which it has not written again yet.
     pub async fn take_over(&mut self, log: &dyn Log, at: usize) {
         let answer = &mut self.answers[at];
