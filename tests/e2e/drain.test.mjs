@@ -94,7 +94,7 @@ suite('a rolling restart', { nodes: 3, nginx: true, agents, env: { ...env, SHUTD
       const device = await roamer(cluster.url, { sub: `user-${n}`, id }, { retries: 10, ackTimeout: 5_000 });
       devices.push(device);
       for (let asked = 0; !over; asked += 1) {
-        const [question, agentId] = n % 2 ? [prompt(80, `${id}-${asked}`), 'story'] : [`And ${asked}, ${id}?`, 'assistant'];
+        const [question, agentId] = n % 2 ? [prompt(200, `${id}-${asked}`), 'story'] : [`And ${asked}, ${id}?`, 'assistant'];
         const request = { sessionId: id, prompt: question, agentId, clientMessageId: `${asked}` };
         const { streamId, messageId } = await eventually(async () => {
           const said = await device.socket.emitWithAck('stream:request', request);

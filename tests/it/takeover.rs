@@ -78,7 +78,8 @@ async fn a_node_that_was_frozen_drops_what_is_anothers_now() {
     let cluster = Cluster::new().await;
     let (owner, other) = (cluster.node(Says::First(8)).await, cluster.node(Says::All).await);
     let id = cluster.ask(&owner, "assistant").await;
-    cluster.has_text(&other, id, 1).await;
+    // All that its model says: it has nothing to append when it wakes.
+    cluster.has_said(&other, id, 8).await;
     let frozen = owner.freeze().await;
     let answer = answered(&cluster, id).await;
     assert_eq!(answer.message.content, cluster.answer());

@@ -141,6 +141,10 @@ impl Cluster {
 
     /// The whole answer.
     pub fn answer(&self) -> String {
+        self.tokens().concat()
+    }
+
+    fn tokens(&self) -> Vec<String> {
         let request = Request {
             model: "m".to_owned(),
             system: None,
@@ -150,7 +154,7 @@ impl Cluster {
             temperature: None,
             max_tokens: None,
         };
-        script(&request, TOKENS).concat()
+        script(&request, TOKENS)
     }
 
     pub async fn node(&self, says: Says) -> Node {
@@ -233,6 +237,15 @@ impl Cluster {
         });
         running.await.unwrap();
         id
+    }
+
+    /// Waits until the log has so many tokens of a first attempt.
+    pub async fn has_said(&self, node: &Node, id: GenerationId, tokens: usize) {
+        let said = self.tokens()[..tokens].concat();
+        eventually("it has said so much", || async {
+            (node.text(&self.session, id, 1).await == said).then_some(())
+        })
+        .await;
     }
 
     /// Waits until the log has the first of an attempt's text.
