@@ -58,7 +58,7 @@ fn drawn(nodes: &[Heartbeat], dice: u128) -> Option<NodeId> {
         return None;
     }
     let draw = |dice: u128| usize::try_from(dice % len).ok().and_then(|at| nodes.get(at));
-    let (one, other) = (draw(dice)?, draw(dice >> 64)?);
+    let (one, other) = (draw(dice & u128::from(u64::MAX))?, draw(dice >> 64)?);
     Some(if room(other) > room(one) { other.node } else { one.node })
 }
 
