@@ -255,10 +255,10 @@ const nodeId = async (node) => {
   return hello.nodeId;
 };
 
-suite('one node cut off', { nodes: 3, proxied: true, agents, env: upstream.env }, (e2e) => {
+suite('one node cut off', { nodes: 3, proxied: true, agents, env: { ...upstream.env } }, (e2e) => {
   for (const [way, what] of [['toDatabase', 'the database'], ['toRedis', 'Redis']]) {
     e2e(`a node loses ${what}, and the others do not: one of them goes on`, { timeout: 60_000 }, closing(async (cluster) => {
-      const answer = await answerOn(cluster, 0, 'story', prompt(500, way));
+      const answer = await answerOn(cluster, 0, 'story', prompt(800, way));
       const own = await reader('session', cluster.nodes[0].url, answer.who);
       await midway(answer, 150);
       // No connection of this node gets anywhere from now on.
@@ -269,6 +269,7 @@ suite('one node cut off', { nodes: 3, proxied: true, agents, env: upstream.env }
       const second = await upstream.asked(`:${way}`, 1);
       assert.notEqual(second.partial, '', 'it goes on with what there is');
       await endsWell(cluster, answer);
+      console.log(`a node without ${what}: without text for ${Math.round(longest(answer.readers))} ms`);
       await eventually(() => upstream.open(`:${way}`) === 0, { within: 15_000, what: 'its upstream connection is closed' });
       isDown = false;
       cluster.nodes[0].isAway = false;
