@@ -70,11 +70,12 @@ impl Attempt<'_> {
             // What the log does not have is written anew by whoever goes on.
             let _ = timeout(SETTLE_WITHIN, self.settle()).await;
         }
-        self.spender.rest().await;
+        let spending = self.spender.rest();
         let Generation { id, attempt, .. } = self.generation;
         let (store, node) = (&self.shared.store, self.shared.options.node);
         let released = until_given_up(self.shared, || store.release(id, node, attempt)).await;
         tracing::info!(generation = %id, released, "left to another node");
+        spending.await;
     }
 
     /// Waits until the log has what stands beside the text, and the whole text; `false` where it

@@ -24,7 +24,8 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 /// happened.
 const COMPARED_EVERY: u32 = 10;
 /// How long Redis has to be away from this node alone before its generations go to another.
-const AWAY_FOR: Duration = Duration::from_millis(1500);
+/// Two nodes find that out within half a second of each other, and say so half a second later.
+const AWAY_FOR: Duration = Duration::from_secs(1);
 /// How often it is looked whether it is.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How many tallies are told at once.

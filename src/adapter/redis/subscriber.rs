@@ -26,7 +26,9 @@ use crate::lifecycle::Tasks;
 use crate::telemetry::metrics;
 
 /// How often a node pings itself through its subscriptions.
-const PING_EVERY: Duration = Duration::from_secs(1);
+const PING_EVERY: Duration = Duration::from_millis(500);
+/// How long Redis may take to answer a ping; after it the node is without Redis.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 /// How often what was appended to is trimmed and its time to live renewed.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// How many commands of a batch are under way at once.
@@ -186,8 +188,9 @@ async fn let_go(shared: &Shared, restored: Vec<SessionId>) {
         .await;
 }
 
-/// Once a second: is the node heard, by itself, through its subscriptions? A ping that does not
-/// come back makes the tails dirty; two in a row, and the connection is made anew.
+/// Twice a second: does Redis answer, and is the node heard, by itself, through its subscriptions?
+/// Two pings in a row that do not come back make the tails dirty, and after each four the
+/// connection is made anew.
 async fn ping(shared: Arc<Shared>) {
     let mut ticks = interval(PING_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -197,17 +200,20 @@ async fn ping(shared: Arc<Shared>) {
         let number = shared.pinged.load(Ordering::Relaxed);
         if shared.ponged.load(Ordering::Relaxed) < number {
             missed += 1;
-            dirty(&shared);
             if missed.is_multiple_of(2) {
+                dirty(&shared);
+            }
+            if missed.is_multiple_of(4) {
                 tracing::warn!(missed, "subscriptions are not heard; connecting anew");
                 let _ = timeout(PING_EVERY, shared.subscriber.force_reconnection()).await;
             }
         } else {
             missed = 0;
         }
-        let heard: Result<u64, _> =
-            shared.commands.spublish(node_channel(shared.node), frame::ping(number + 1)).await;
-        let up = heard.is_ok();
+        let sent = shared
+            .commands
+            .spublish::<u64, _, _>(node_channel(shared.node), frame::ping(number + 1));
+        let up = matches!(timeout(ANSWERED_WITHIN, sent).await, Ok(Ok(_)));
         if up {
             shared.pinged.store(number + 1, Ordering::Relaxed);
         }
