@@ -126,6 +126,7 @@ impl Shared {
             provider: answerer.provider.clone(),
             model: request.config.model.clone().unwrap_or_else(|| answerer.model.clone()),
             config: request.config,
+            begun: matches!(place, Place::Here(_)),
             owner: match &place {
                 Place::Here(_) => self.options.node,
                 Place::There(node) => *node,

@@ -18,7 +18,7 @@ use super::writer::{Joining, LATE, Settled, Writer, tokens_in};
 use super::{PAUSE, Shared};
 use crate::adapter::Tally;
 use crate::domain::{
-    Aside, Author, Error, ErrorCode, Event, EventKind, Generation, Message, Outcome, Stage,
+    Aside, Author, Error, ErrorCode, Event, EventKind, Generation, Message, Outcome, Stage, Status,
     StopReason, Timestamp, Usage,
 };
 use crate::llm::{ProviderError, Speaker, Turn};
@@ -50,7 +50,7 @@ impl Start {
     /// Of a first attempt.
     pub(super) fn first(generation: &Generation, announce: Vec<Outgoing>) -> Self {
         Self {
-            is_first: true,
+            is_first: generation.status == Status::Pending,
             announce,
             opening: EventKind::GenerationStarted {
                 generation: generation.id,

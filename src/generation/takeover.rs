@@ -21,7 +21,7 @@ use super::{Shared, Slot};
 use crate::adapter::{AdapterError, Tally};
 use crate::domain::text::utf16_len;
 use crate::domain::{
-    EventKind, Generation, GenerationId, OnTakeover, Outcome, Position, SessionId, Stage, Status,
+    EventKind, Generation, GenerationId, OnTakeover, Outcome, Position, SessionId, Stage,
     StopReason, Timestamp, Usage,
 };
 use crate::store::{Outgoing, StoreError};
@@ -55,12 +55,14 @@ struct Left {
     text: String,
     /// Whether the log knows of it.
     is_logged: bool,
+    /// Whether the log, or the outbox, knows of its prompt.
+    is_asked: bool,
     /// The stages it was told of, each at its latest.
     stages: BTreeMap<u32, Stage>,
     /// Why and at which cost the provider ended, and the text's length then.
     ended: Option<(StopReason, Usage, u64)>,
     tally: Tally,
-    /// What of it the outbox still holds, of a generation that nobody began.
+    /// What of it the outbox still holds, of a generation that the log knows nothing of.
     announce: Vec<Outgoing>,
 }
 
@@ -163,8 +165,7 @@ async fn take_over(
 ) {
     run.owned();
     let Generation { id, attempt, .. } = claimed;
-    let is_pending = found.status == Status::Pending;
-    let left = match timeout(READ_WITHIN, read(shared, &claimed, is_pending)).await {
+    let left = match timeout(READ_WITHIN, read(shared, &claimed)).await {
         Ok(Ok(left)) => left,
         Ok(Err(error)) if attempt <= ATTEMPT_MAX => return leave(shared, &claimed, &error).await,
         Err(_) if attempt <= ATTEMPT_MAX => return leave(shared, &claimed, &ReadError::Late).await,
@@ -189,7 +190,7 @@ async fn take_over(
                 OnTakeover::Restart => "restarted",
             })
             .increment(1);
-            let start = start(&claimed, left, how, is_pending);
+            let start = start(&claimed, left, how);
             run::attempt(shared, claimed, run, start).await;
         }
     }
@@ -205,19 +206,22 @@ async fn leave(shared: &Shared, claimed: &Generation, error: &ReadError) {
     }
 }
 
-async fn read(shared: &Shared, claimed: &Generation, is_pending: bool) -> Result<Left, ReadError> {
+async fn read(shared: &Shared, claimed: &Generation) -> Result<Left, ReadError> {
     let Generation { id, session, attempt, .. } = claimed;
     // First: nothing is added to it afterwards.
     let text = shared.adapter.take_text(session, *id, *attempt).await?;
     let mut left = Left { text, ..Left::default() };
-    in_log(shared, session, |kind| {
-        if kind.generation() == Some(*id) {
-            left.note(kind);
-        }
+    in_log(shared, session, |kind| match kind {
+        EventKind::MessageNew(message) => left.is_asked |= message.id == claimed.prompt,
+        kind if kind.generation() == Some(*id) => left.note(kind),
+        _ => {}
     })
     .await?;
-    if is_pending {
+    if left.is_untold() {
         left.announce = shared.store.outbox_between(session, 0, u64::MAX).await?;
+        left.is_asked |= left.announce.iter().any(|outgoing| {
+            matches!(&outgoing.event.kind, EventKind::MessageNew(told) if told.id == claimed.prompt)
+        });
     } else {
         left.tally = shared.adapter.tallied(session, *id).await.ok().flatten().unwrap_or_default();
     }
@@ -244,6 +248,11 @@ impl Left {
             }
             _ => {}
         }
+    }
+
+    /// Whether nothing of it is known to anybody but the store.
+    fn is_untold(&self) -> bool {
+        !self.is_logged && self.text.is_empty()
     }
 
     /// Why the provider ended, and at which cost, where the whole text is there.
@@ -286,13 +295,13 @@ async fn end(shared: &Shared, claimed: &Generation, left: Left, outcome: Outcome
     store_and_tell(shared, claimed, &finish).await;
 }
 
-fn start(claimed: &Generation, mut left: Left, how: OnTakeover, is_pending: bool) -> Start {
+fn start(claimed: &Generation, mut left: Left, how: OnTakeover) -> Start {
     let Generation { id: generation, message, attempt, .. } = *claimed;
     let agent = claimed.agent.clone();
-    let opening = if is_pending && !left.is_logged {
+    let opening = if left.is_untold() && left.is_asked {
         EventKind::GenerationStarted { generation, message, agent, attempt }
-    } else if how == OnTakeover::Restart || (left.text.is_empty() && !left.is_logged) {
-        // With an empty log nobody knows what readers were shown.
+    } else if how == OnTakeover::Restart || left.is_untold() {
+        // With a log that was lost nobody knows what readers were shown.
         let reason = "Another node starts this answer over".to_owned();
         EventKind::GenerationReset { generation, message, agent, attempt, reason }
     } else {

@@ -288,7 +288,7 @@ pub trait Store: Send + Sync {
     ) -> Result<bool, StoreError>;
 
     /// The newest `limit` messages up to and including `last`, oldest first, deleted ones left
-    /// out: the context of an answer.
+    /// out: the context of an answer. Without reactions and attachments. One statement.
     async fn context(
         &self,
         session: &SessionId,

@@ -63,6 +63,8 @@ pub struct NewGeneration {
     pub config: GenerationConfig,
     /// The node that will run the first attempt.
     pub owner: NodeId,
+    /// Whether that node has begun when it is stored: it is `Streaming` then, and not `Pending`.
+    pub begun: bool,
     /// The most generations this user may have unfinished, across all nodes, this one included.
     /// 0 is no limit.
     pub user_generations_max: u32,

@@ -89,6 +89,7 @@ impl Cluster {
                 model: "parrot-1".to_owned(),
                 config: GenerationConfig::default(),
                 owner: NodeId::new(),
+                begun: false,
                 user_generations_max: 0,
             };
             match self.store.accept(&new).await.unwrap() {

@@ -74,8 +74,8 @@ pub(super) async fn insert(
 ) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO stream (id, session_id, user_id, prompt_message_id, message_id, agent_id, \
-         provider, model, status, config, owner_node_id, attempt, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+         provider, model, status, config, owner_node_id, attempt, created_at, started_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
     )
     .bind(generation.id.0)
     .bind(generation.session.as_str())
@@ -90,6 +90,7 @@ pub(super) async fn insert(
     .bind(generation.owner.0)
     .bind(i64::from(generation.attempt))
     .bind(Time::from(generation.created_at))
+    .bind(generation.started_at.map(Time::from))
     .execute(connection)
     .await?;
     Ok(())

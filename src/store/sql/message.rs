@@ -177,15 +177,15 @@ pub(super) async fn find_for(
     Ok(Some(FoundMessage { message, access }))
 }
 
-/// The newest `limit` messages up to `last`, deleted ones left out.
+/// The newest `limit` messages up to `last`, deleted ones left out, without their reactions and
+/// attachments. One statement.
 pub(super) async fn context(
     pool: &Pool,
     session: &SessionId,
     last: MessageId,
     limit: u32,
 ) -> sqlx::Result<Vec<Message>> {
-    let mut connection = pool.acquire().await?;
-    let mut rows: Vec<MessageRow> = sqlx::query_as(concat!(
+    let rows: Vec<MessageRow> = sqlx::query_as(concat!(
         "SELECT ",
         message_columns!(),
         " FROM message WHERE session_id = $1 AND deleted_at IS NULL AND ordinal <= \
@@ -195,10 +195,9 @@ pub(super) async fn context(
     .bind(session.as_str())
     .bind(last.0)
     .bind(i64::from(limit))
-    .fetch_all(&mut *connection)
+    .fetch_all(pool)
     .await?;
-    rows.reverse();
-    complete(&mut connection, rows).await
+    rows.into_iter().rev().map(MessageRow::read).collect()
 }
 
 /// At most `limit` messages after `last`, or the newest.

@@ -25,6 +25,7 @@ async fn streaming(cluster: &Cluster, session: &SessionId, max: Option<u32>) -> 
         model: "m".to_owned(),
         config: GenerationConfig { max_tokens: max, ..GenerationConfig::default() },
         owner: NodeId::new(),
+        begun: false,
         user_generations_max: 0,
     };
     let Accepted::New { generation, .. } = cluster.store.accept(&new).await.unwrap() else {

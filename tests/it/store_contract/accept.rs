@@ -34,6 +34,12 @@ pub(super) async fn a_prompt_is_stored_with_its_generation_and_its_event(databas
     let access = store.access(&session("s"), &user("ada")).await.unwrap().unwrap();
     assert_eq!(access.session.last_message_at, Some(prompt.created_at));
     assert_eq!(access.session.last_ordinal, prompt.ordinal);
+
+    let begun = NewGeneration { begun: true, ..super::database::prompt("s", "and this?") };
+    let (generation, asked, _) = accepted(&store, &begun).await;
+    assert_eq!(generation.status, Status::Streaming);
+    assert_eq!(generation.started_at, Some(asked.created_at));
+    assert_eq!(store.generation(generation.id).await.unwrap(), Some(generation));
 }
 
 pub(super) async fn a_repeated_client_id_answers_with_what_it_started(database: &Database) {

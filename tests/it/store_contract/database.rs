@@ -222,6 +222,7 @@ pub(super) fn prompt(session_id: &str, text: &str) -> NewGeneration {
             model: Some("parrot-2".to_owned()),
         },
         owner: NodeId::new(),
+        begun: false,
         user_generations_max: 0,
     }
 }

@@ -191,6 +191,7 @@ impl Cluster {
             model: "m".to_owned(),
             config: GenerationConfig::default(),
             owner,
+            begun: true,
             user_generations_max: 0,
         };
         match self.store.accept(&new).await.unwrap() {
