@@ -41,9 +41,12 @@ pub(super) const CLAIMS_AT_ONCE: usize = 16;
 const READ_WITHIN: Duration = Duration::from_secs(2);
 /// How long a node claims nothing after it could not read what was left.
 const PAUSE_AFTER_UNREAD: Duration = Duration::from_secs(5);
-/// The last attempt that writes: later ones only store the end. Whatever brings nodes down does
-/// so five more times at most.
-const ATTEMPT_MAX: u32 = 6;
+/// Whatever brings nodes down does so this often after the first time at most: what was lost more
+/// often is only ended.
+const LOSSES_MAX: u32 = 5;
+/// The last attempt that writes, also where nothing but hand-overs and texts that cannot be read
+/// came before it.
+const ATTEMPT_MAX: u32 = 32;
 /// A generation whose agent this node does not know is left to nodes that do for this long.
 const STRANGE_FOR: Duration = Duration::from_secs(10);
 /// The most events of a log read at once.
@@ -165,6 +168,8 @@ async fn take_over(
     let Generation { id, attempt, .. } = claimed;
     let is_pending = found.status == Status::Pending;
     let left = match timeout(READ_WITHIN, read(shared, &claimed, is_pending)).await {
+        // An end that could not be stored: without its text it may be.
+        Ok(Ok(left)) if attempt > 2 * ATTEMPT_MAX => Left { text: String::new(), ..left },
         Ok(Ok(left)) => left,
         Ok(Err(error)) if attempt <= ATTEMPT_MAX => return leave(shared, &claimed, &error).await,
         Err(_) if attempt <= ATTEMPT_MAX => return leave(shared, &claimed, &ReadError::Late).await,
@@ -261,7 +266,9 @@ fn next(shared: &Shared, claimed: &Generation, left: &Left) -> Next {
         return Next::End(Outcome::Completed { reason }, usage);
     }
     match shared.voices.speaker(&claimed.agent) {
-        Some(solo) if claimed.attempt <= ATTEMPT_MAX => Next::Write(solo.on_takeover),
+        Some(solo) if claimed.attempt <= ATTEMPT_MAX && claimed.losses <= LOSSES_MAX => {
+            Next::Write(solo.on_takeover)
+        }
         _ => Next::End(gone(), Usage::default()),
     }
 }

@@ -140,7 +140,7 @@ async fn compare(shared: &Shared, strays: &mut HashSet<GenerationId>) -> Result<
         }
         if strays.contains(&id) {
             tracing::warn!(generation = %id, "this node's, but it does not run: left to any");
-            shared.store.release(id, node, attempt).await?;
+            shared.store.lose(id, node, attempt).await?;
         } else {
             found.insert(id);
         }

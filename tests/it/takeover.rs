@@ -264,9 +264,9 @@ async fn what_was_taken_over_too_often_fails_with_its_text() {
     let cluster = Cluster::new().await;
     let node = cluster.node(Says::All).await;
     let id = left(&cluster, &node, "restarting", "poison").await;
-    cluster.pass_on(id, 5).await;
+    cluster.pass_on(id, 5, true).await;
     assert_eq!(attempt(&cluster, id).await, 6);
-    cluster.release(id).await;
+    cluster.lose(id).await;
     let answer = answered(&cluster, id).await;
     let Outcome::Failed { error } = &answer.outcome else { panic!("{:?}", answer.outcome) };
     assert_eq!((error.code, is_partial(&answer.message)), (ErrorCode::Internal, true));
@@ -279,9 +279,21 @@ async fn it_is_taken_over_five_times() {
     let cluster = Cluster::new().await;
     let node = cluster.node(Says::All).await;
     let id = left(&cluster, &node, "assistant", "").await;
-    cluster.pass_on(id, 4).await;
-    cluster.release(id).await;
+    cluster.pass_on(id, 4, true).await;
+    cluster.lose(id).await;
     assert_eq!(answered(&cluster, id).await.message.content, cluster.answer());
+}
+
+/// Many nodes are restarted one after another while it is written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hand_overs_do_not_end_it() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node(Says::All).await;
+    let id = left(&cluster, &node, "assistant", "").await;
+    cluster.pass_on(id, 12, false).await;
+    cluster.release(id).await;
+    let answer = answered(&cluster, id).await;
+    assert_eq!((&answer.message.content, answer.outcome), (&cluster.answer(), completed()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -326,7 +326,18 @@ impl Store for Sql {
         owner: NodeId,
         attempt: u32,
     ) -> Result<bool, StoreError> {
-        self.run("release generation", claim::release(&self.writes, id, owner, attempt)).await
+        let released = claim::release(&self.writes, id, owner, attempt, 0);
+        self.run("release generation", released).await
+    }
+
+    async fn lose(
+        &self,
+        id: GenerationId,
+        owner: NodeId,
+        attempt: u32,
+    ) -> Result<bool, StoreError> {
+        let lost = claim::release(&self.writes, id, owner, attempt, 1);
+        self.run("release lost generation", lost).await
     }
 
     async fn context(
