@@ -58,6 +58,8 @@ struct Left {
     text: String,
     /// Whether the log knows of it.
     is_logged: bool,
+    /// The newest attempt that the log tells of.
+    newest: u32,
     /// The stages it was told of, each at its latest.
     stages: BTreeMap<u32, Stage>,
     /// Why and at which cost the provider ended, and the text's length then.
@@ -238,10 +240,17 @@ impl Left {
         self.is_logged = true;
         match kind {
             // What follows may have another length.
-            EventKind::GenerationResumed { .. } | EventKind::GenerationReset { .. } => {
+            EventKind::GenerationResumed { attempt, .. }
+            | EventKind::GenerationReset { attempt, .. }
+                if *attempt >= self.newest =>
+            {
+                self.newest = *attempt;
                 self.ended = None;
             }
-            EventKind::GenerationEnded { reason, usage, length, .. } => {
+            // A node that was frozen may say late that its own text was whole.
+            EventKind::GenerationEnded { attempt, reason, usage, length, .. }
+                if *attempt >= self.newest =>
+            {
                 self.ended = Some((reason.clone(), *usage, *length));
             }
             EventKind::StageChanged { stage, .. } => {
@@ -260,7 +269,8 @@ impl Left {
 
 fn next(shared: &Shared, claimed: &Generation, left: &Left) -> Next {
     if let Some(by) = &claimed.stop_requested {
-        return Next::End(Outcome::Stopped { by: by.clone() }, Usage::default());
+        let usage = left.whole().map(|(_, usage)| usage).unwrap_or_default();
+        return Next::End(Outcome::Stopped { by: by.clone() }, usage);
     }
     if let Some((reason, usage)) = left.whole() {
         return Next::End(Outcome::Completed { reason }, usage);
