@@ -12,3 +12,6 @@ DROP INDEX node_heartbeat;
 
 -- How often providers failed before the answer ended.
 ALTER TABLE stream ADD COLUMN errors INTEGER NOT NULL DEFAULT 0;
+
+-- How often the node that ran it died or lost it; one that handed it over did neither.
+ALTER TABLE stream ADD COLUMN losses INTEGER NOT NULL DEFAULT 0;

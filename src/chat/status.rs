@@ -165,6 +165,7 @@ mod tests {
             completed_at: None,
             tokens: None,
             errors: 0,
+            losses: 0,
         }
     }
 

@@ -150,4 +150,6 @@ pub struct Generation {
     pub tokens: Option<u64>,
     /// How often providers failed on the way, retries and fallbacks included; known at the end.
     pub errors: u32,
+    /// How often the node that ran it died or lost it. A node that handed it over did neither.
+    pub losses: u32,
 }

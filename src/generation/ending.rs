@@ -18,8 +18,9 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(2);
 impl Attempt<'_> {
     /// Brings the rest of the text and stores the end, exactly once.
     pub(super) async fn finish(mut self, outcome: Outcome) {
-        if self.usage.output_tokens == 0 {
-            self.usage.output_tokens = self.writer.tokens();
+        if self.usage.output_tokens == 0 || !matches!(outcome, Outcome::Completed { .. }) {
+            // What broke off was not counted to its end: providers say the sum last.
+            self.usage.output_tokens = self.usage.output_tokens.max(self.writer.tokens());
         }
         self.meter.ended(&outcome, self.usage);
         self.bring_asides();

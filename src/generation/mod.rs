@@ -25,6 +25,7 @@ mod writer;
 pub use voice::{Pipeline, PipelineStage, Solo, Voice, Voices};
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -229,14 +230,19 @@ impl Shared {
     }
 
     /// Runs `work` in a task of its own; until it ends, it is told what concerns the generation.
+    /// Does nothing where the generation runs here already: what is accepted may be found by its
+    /// age before it is run.
     fn run<F, W>(self: &Arc<Self>, id: GenerationId, run: Run, slot: Slot, work: F)
     where
         F: FnOnce(Arc<Self>, Arc<Run>) -> W,
         W: Future<Output = ()> + Send + 'static,
     {
         let run = Arc::new(run);
-        self.running().insert(id, run.clone());
-        let running = Running { shared: self.clone(), id, run: run.clone() };
+        match self.running().entry(id) {
+            Entry::Occupied(_) => return,
+            Entry::Vacant(place) => place.insert(run.clone()),
+        };
+        let running = Running { shared: self.clone(), id };
         let work = work(self.clone(), run);
         self.runs.spawn(async move {
             work.await;
@@ -289,15 +295,11 @@ impl Shared {
 struct Running {
     shared: Arc<Shared>,
     id: GenerationId,
-    run: Arc<Run>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut running = self.shared.running();
-        if running.get(&self.id).is_some_and(|run| Arc::ptr_eq(run, &self.run)) {
-            running.remove(&self.id);
-        }
+        self.shared.running().remove(&self.id);
     }
 }
 

@@ -41,9 +41,12 @@ pub(super) const CLAIMS_AT_ONCE: usize = 16;
 const READ_WITHIN: Duration = Duration::from_secs(2);
 /// How long a node claims nothing after it could not read what was left.
 const PAUSE_AFTER_UNREAD: Duration = Duration::from_secs(5);
-/// The last attempt that writes: later ones only store the end. Whatever brings nodes down does
-/// so five more times at most.
-const ATTEMPT_MAX: u32 = 6;
+/// Whatever brings nodes down does so this often after the first time at most: what was lost more
+/// often is only ended.
+const LOSSES_MAX: u32 = 5;
+/// The last attempt that writes, also where nothing but hand-overs and texts that cannot be read
+/// came before it.
+const ATTEMPT_MAX: u32 = 32;
 /// A generation whose agent this node does not know is left to nodes that do for this long.
 const STRANGE_FOR: Duration = Duration::from_secs(10);
 /// The most events of a log read at once.
@@ -57,6 +60,8 @@ struct Left {
     is_logged: bool,
     /// Whether the log, or the outbox, knows of its prompt.
     is_asked: bool,
+    /// The newest attempt that the log tells of.
+    newest: u32,
     /// The stages it was told of, each at its latest.
     stages: BTreeMap<u32, Stage>,
     /// Why and at which cost the provider ended, and the text's length then.
@@ -166,6 +171,8 @@ async fn take_over(
     run.owned();
     let Generation { id, attempt, .. } = claimed;
     let left = match timeout(READ_WITHIN, read(shared, &claimed)).await {
+        // An end that could not be stored: without its text it may be.
+        Ok(Ok(left)) if attempt > 2 * ATTEMPT_MAX => Left { text: String::new(), ..left },
         Ok(Ok(left)) => left,
         Ok(Err(error)) if attempt <= ATTEMPT_MAX => return leave(shared, &claimed, &error).await,
         Err(_) if attempt <= ATTEMPT_MAX => return leave(shared, &claimed, &ReadError::Late).await,
@@ -237,10 +244,17 @@ impl Left {
         self.is_logged = true;
         match kind {
             // What follows may have another length.
-            EventKind::GenerationResumed { .. } | EventKind::GenerationReset { .. } => {
+            EventKind::GenerationResumed { attempt, .. }
+            | EventKind::GenerationReset { attempt, .. }
+                if *attempt >= self.newest =>
+            {
+                self.newest = *attempt;
                 self.ended = None;
             }
-            EventKind::GenerationEnded { reason, usage, length, .. } => {
+            // A node that was frozen may say late that its own text was whole.
+            EventKind::GenerationEnded { attempt, reason, usage, length, .. }
+                if *attempt >= self.newest =>
+            {
                 self.ended = Some((reason.clone(), *usage, *length));
             }
             EventKind::StageChanged { stage, .. } => {
@@ -264,13 +278,16 @@ impl Left {
 
 fn next(shared: &Shared, claimed: &Generation, left: &Left) -> Next {
     if let Some(by) = &claimed.stop_requested {
-        return Next::End(Outcome::Stopped { by: by.clone() }, Usage::default());
+        let usage = left.whole().map(|(_, usage)| usage).unwrap_or_default();
+        return Next::End(Outcome::Stopped { by: by.clone() }, usage);
     }
     if let Some((reason, usage)) = left.whole() {
         return Next::End(Outcome::Completed { reason }, usage);
     }
     match shared.voices.speaker(&claimed.agent) {
-        Some(solo) if claimed.attempt <= ATTEMPT_MAX => Next::Write(solo.on_takeover),
+        Some(solo) if claimed.attempt <= ATTEMPT_MAX && claimed.losses <= LOSSES_MAX => {
+            Next::Write(solo.on_takeover)
+        }
         _ => Next::End(gone(), Usage::default()),
     }
 }

@@ -57,7 +57,11 @@ fn run_accepted(shared: &Arc<Shared>, id: GenerationId, slot: Slot) {
             _ => return tracing::debug!(generation = %id, "read what is to be run"),
         };
         let is_mine = generation.owner == own.options.node && generation.attempt == 1;
-        if is_mine && generation.status == Status::Pending && !own.running().contains_key(&id) {
+        if own.voices.speaker(&generation.agent).is_none() {
+            // Whoever chose this node has another configuration.
+            return refuse(&own, id);
+        }
+        if is_mine && generation.status == Status::Pending {
             let run = Run::new(generation.session.clone(), generation.attempt);
             run.owned();
             own.run(id, run, slot, |shared, run| async move {
@@ -71,6 +75,10 @@ fn run_accepted(shared: &Arc<Shared>, id: GenerationId, slot: Slot) {
 /// Leaves what was to be run here to others, at once; where too much of that is under way, they
 /// find it by its age.
 fn refuse(shared: &Arc<Shared>, id: GenerationId) {
+    if shared.running().contains_key(&id) {
+        // The word came twice.
+        return;
+    }
     let Ok(permit) = shared.claims.clone().try_acquire_owned() else { return };
     let own = shared.clone();
     shared.runs.spawn(async move {
@@ -141,7 +149,7 @@ async fn compare(shared: &Shared, strays: &mut HashSet<GenerationId>) -> Result<
         }
         if strays.contains(&id) {
             tracing::warn!(generation = %id, "this node's, but it does not run: left to any");
-            shared.store.release(id, node, attempt).await?;
+            shared.store.lose(id, node, attempt).await?;
         } else {
             found.insert(id);
         }

@@ -2,8 +2,8 @@
 
 use crate::domain::{AgentId, GenerationId, MessageId, Text};
 
-/// The most older attempts that are told apart. There are fewer: an answer is taken over five
-/// times at most.
+/// The most older attempts that are told apart. There are rarely as many; whoever has text of an
+/// older one then starts over.
 const OLDER_MAX: usize = 8;
 
 /// An answer that is being written.

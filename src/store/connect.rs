@@ -12,8 +12,9 @@ use super::{SharedStore, StoreError, postgres, sqlite};
 /// How a store uses its database.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
-    /// The most connections this node opens. 10 by default; at least 1. SQLite writes through
-    /// one and reads through the others, of which it opens at most 4.
+    /// The most connections this node opens. 10 by default; at least 2. PostgreSQL is given
+    /// heartbeats through one of them, and through one more where that does not answer. SQLite
+    /// writes through one and reads through the others, of which it opens at most 4.
     pub connections_max: u32,
     /// How long an operation waits for a connection. 3 s by default.
     pub acquire_timeout: Duration,

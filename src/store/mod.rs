@@ -267,7 +267,7 @@ pub trait Store: Send + Sync {
     ) -> Result<Vec<Generation>, StoreError>;
 
     /// Makes `claimer` the owner of a generation that is still as [`Store::claimable`] found it,
-    /// and begins the next attempt, as `Streaming`. A stop that was requested stays. Of racing
+    /// and begins the next attempt, as `Streaming`. One that was not released counts as lost. A stop that was requested stays. Of racing
     /// claims one succeeds; the others, and those that come too late, are answered `None`. Where
     /// the answer was lost, [`Store::owns`] with the next attempt tells whether this was the one.
     async fn claim(
@@ -286,6 +286,11 @@ pub trait Store: Send + Sync {
         owner: NodeId,
         attempt: u32,
     ) -> Result<bool, StoreError>;
+
+    /// As [`Store::release`], of one that `owner` does not run although it should: it counts as
+    /// lost, as those of dead nodes do.
+    async fn lose(&self, id: GenerationId, owner: NodeId, attempt: u32)
+    -> Result<bool, StoreError>;
 
     /// The newest `limit` messages up to and including `last`, oldest first, deleted ones left
     /// out: the context of an answer. Without reactions and attachments. One statement.

@@ -137,8 +137,11 @@ pub(super) async fn connect(url: &str, options: &StoreOptions) -> Result<sql::Sq
         .application_name("tokencast");
     migrate(&database, options).await?;
     let statement_ms = options.statement_timeout.as_millis();
-    let pool = PgPoolOptions::new()
-        .max_connections(options.connections_max.max(1))
+    let database = database.options([
+        ("statement_timeout", statement_ms.to_string()),
+        ("idle_in_transaction_session_timeout", limit.as_millis().to_string()),
+    ]);
+    let some = PgPoolOptions::new()
         .acquire_timeout(options.acquire_timeout)
         // A ping before each use would double the round trips: only what has lain idle is asked.
         .test_before_acquire(false)
@@ -149,12 +152,13 @@ pub(super) async fn connect(url: &str, options: &StoreOptions) -> Result<sql::Sq
                 }
                 Ok(true)
             })
-        })
-        .connect_lazy_with(database.options([
-            ("statement_timeout", statement_ms.to_string()),
-            ("idle_in_transaction_session_timeout", limit.as_millis().to_string()),
-        ]));
-    let store = sql::Sql::new(pool.clone(), pool, limit);
+        });
+    let most = options.connections_max.saturating_sub(1).max(1);
+    let pool = some.clone().max_connections(most).connect_lazy_with(database.clone());
+    // Of their own: a node that waits for locks or has much to do is not taken for dead. The
+    // second is opened only where the first does not answer.
+    let heartbeats = some.max_connections(2).connect_lazy_with(database);
+    let store = sql::Sql::new(pool.clone(), pool, heartbeats, limit);
     store.index_older().await?;
     Ok(store)
 }

@@ -165,7 +165,7 @@ pub(super) async fn connect(url: &str, options: &StoreOptions) -> Result<sql::Sq
         _ if in_memory => writer.clone(),
         readers => pool(readers).connect_lazy_with(database.pragma("query_only", "on")),
     };
-    let store = sql::Sql::new(readers, writer, limit);
+    let store = sql::Sql::new(readers, writer.clone(), writer, limit);
     store.index_older().await?;
     Ok(store)
 }

@@ -112,6 +112,7 @@ contracts! {
         a_stop_and_the_first_token_outlive_a_takeover
         a_claim_an_end_and_a_release_may_race;
     node:
+        a_heartbeat_waits_for_nothing_else
         a_heartbeat_makes_and_renews_the_nodes_row
         nodes_are_those_that_were_heard_lately
         nodes_of_other_versions_are_understood

@@ -230,20 +230,25 @@ async fn an_end_that_does_not_fit_the_text_is_none() {
     ended(&cluster, &node, id, begin.len() as u64 + 1).await;
     let other = left(&cluster, &node, "assistant", &begin).await;
     ended(&cluster, &node, other, begin.len() as u64).await;
-    let reset = EventKind::GenerationReset {
-        generation: other,
-        message: cluster.store.generation(other).await.unwrap().unwrap().message,
-        agent: AgentId::new("assistant").unwrap(),
-        attempt: 1,
-        reason: String::new(),
-    };
-    node.adapter().append_event(&cluster.session, Event::new(reset).into()).await.unwrap();
-    for id in [id, other] {
+    let late = left(&cluster, &node, "assistant", &begin).await;
+    for (generation, attempt) in [(other, 1), (late, 2)] {
+        let reset = EventKind::GenerationReset {
+            generation,
+            message: cluster.store.generation(generation).await.unwrap().unwrap().message,
+            agent: AgentId::new("assistant").unwrap(),
+            attempt,
+            reason: String::new(),
+        };
+        node.adapter().append_event(&cluster.session, Event::new(reset).into()).await.unwrap();
+    }
+    // Its node was frozen, and does not know yet that there is a second attempt.
+    ended(&cluster, &node, late, begin.len() as u64).await;
+    for id in [id, other, late] {
         cluster.release(id).await;
         let answer = answered(&cluster, id).await;
         assert_eq!((&answer.message.content, answer.outcome), (&cluster.answer(), completed()));
     }
-    assert_eq!(node.partials(), [Some(begin.clone()), Some(begin)]);
+    assert_eq!(node.partials(), [Some(begin.clone()), Some(begin.clone()), Some(begin)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -264,9 +269,9 @@ async fn what_was_taken_over_too_often_fails_with_its_text() {
     let cluster = Cluster::new().await;
     let node = cluster.node(Says::All).await;
     let id = left(&cluster, &node, "restarting", "poison").await;
-    cluster.pass_on(id, 5).await;
+    cluster.pass_on(id, 5, true).await;
     assert_eq!(attempt(&cluster, id).await, 6);
-    cluster.release(id).await;
+    cluster.lose(id).await;
     let answer = answered(&cluster, id).await;
     let Outcome::Failed { error } = &answer.outcome else { panic!("{:?}", answer.outcome) };
     assert_eq!((error.code, is_partial(&answer.message)), (ErrorCode::Internal, true));
@@ -279,9 +284,21 @@ async fn it_is_taken_over_five_times() {
     let cluster = Cluster::new().await;
     let node = cluster.node(Says::All).await;
     let id = left(&cluster, &node, "assistant", "").await;
-    cluster.pass_on(id, 4).await;
-    cluster.release(id).await;
+    cluster.pass_on(id, 4, true).await;
+    cluster.lose(id).await;
     assert_eq!(answered(&cluster, id).await.message.content, cluster.answer());
+}
+
+/// Many nodes are restarted one after another while it is written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hand_overs_do_not_end_it() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node(Says::All).await;
+    let id = left(&cluster, &node, "assistant", "").await;
+    cluster.pass_on(id, 12, false).await;
+    cluster.release(id).await;
+    let answer = answered(&cluster, id).await;
+    assert_eq!((&answer.message.content, answer.outcome), (&cluster.answer(), completed()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -111,5 +111,6 @@ fn pending(new: &NewGeneration, prompt: &Message) -> Generation {
         completed_at: None,
         tokens: None,
         errors: 0,
+        losses: 0,
     }
 }

@@ -64,7 +64,7 @@ pub(super) async fn claim(
 ) -> sqlx::Result<Option<Generation>> {
     sqlx::query_as::<_, GenerationRow>(concat!(
         "UPDATE stream SET owner_node_id = $7, attempt = attempt + 1, status = 'streaming', \
-         started_at = ",
+         losses = losses + CASE WHEN owner_node_id = $3 THEN 0 ELSE 1 END, started_at = ",
         now!(),
         " WHERE id = $4 AND owner_node_id = $5 AND attempt = $6 AND ",
         nobody_runs!("$1", "$2", "$3"),
@@ -95,21 +95,23 @@ pub(super) async fn owned(pool: &Pool, owner: NodeId) -> sqlx::Result<Vec<(Gener
     rows.into_iter().map(|(id, attempt)| Ok((GenerationId(id), row::unsigned(attempt)?))).collect()
 }
 
-/// Leaves one generation to nobody.
+/// Leaves one generation to nobody; `losses` is how often more it was lost.
 pub(super) async fn release(
     pool: &Pool,
     id: GenerationId,
     owner: NodeId,
     attempt: u32,
+    losses: u32,
 ) -> sqlx::Result<bool> {
     let released = sqlx::query(
-        "UPDATE stream SET owner_node_id = $4 WHERE id = $1 AND owner_node_id = $2 \
-         AND attempt = $3 AND completed_at IS NULL",
+        "UPDATE stream SET owner_node_id = $4, losses = losses + $5 WHERE id = $1 \
+         AND owner_node_id = $2 AND attempt = $3 AND completed_at IS NULL",
     )
     .bind(id.0)
     .bind(owner.0)
     .bind(i64::from(attempt))
     .bind(NOBODY)
+    .bind(i64::from(losses))
     .execute(pool)
     .await?;
     Ok(released.rows_affected() == 1)

@@ -13,7 +13,7 @@ macro_rules! generation_columns {
     () => {
         "id, session_id, user_id, prompt_message_id, message_id, agent_id, provider, model, \
          status, config, owner_node_id, attempt, stop_requested, created_at, started_at, \
-         first_token_at, completed_at, tokens, errors"
+         first_token_at, completed_at, tokens, errors, losses"
     };
 }
 pub(super) use generation_columns;
@@ -39,6 +39,7 @@ pub(super) struct GenerationRow {
     completed_at: Option<Time>,
     tokens: Option<i64>,
     errors: i64,
+    losses: i64,
 }
 
 impl GenerationRow {
@@ -63,6 +64,7 @@ impl GenerationRow {
             completed_at: self.completed_at.map(Timestamp::from),
             tokens: self.tokens.map(row::unsigned).transpose()?,
             errors: row::unsigned(self.errors)?,
+            losses: row::unsigned(self.losses)?,
         })
     }
 }

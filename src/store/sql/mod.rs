@@ -55,16 +55,22 @@ const FORGET_EVERY: u64 = 1000;
 pub(in crate::store) struct Sql {
     reads: Pool,
     writes: Pool,
+    heartbeats: Pool,
     limit: Duration,
     /// Heartbeats given.
     beats: AtomicU64,
 }
 
 impl Sql {
-    /// Reads through `reads` and writes through `writes`, which may be the same; no operation
-    /// takes longer than `limit`.
-    pub(in crate::store) fn new(reads: Pool, writes: Pool, limit: Duration) -> Self {
-        Self { reads, writes, limit, beats: AtomicU64::new(0) }
+    /// Reads through `reads`, writes through `writes` and gives heartbeats through `heartbeats`,
+    /// which may be the same; no operation takes longer than `limit`.
+    pub(in crate::store) fn new(
+        reads: Pool,
+        writes: Pool,
+        heartbeats: Pool,
+        limit: Duration,
+    ) -> Self {
+        Self { reads, writes, heartbeats, limit, beats: AtomicU64::new(0) }
     }
 
     /// Makes the messages found that were stored before there was a search, as many at once as an
@@ -326,7 +332,18 @@ impl Store for Sql {
         owner: NodeId,
         attempt: u32,
     ) -> Result<bool, StoreError> {
-        self.run("release generation", claim::release(&self.writes, id, owner, attempt)).await
+        let released = claim::release(&self.writes, id, owner, attempt, 0);
+        self.run("release generation", released).await
+    }
+
+    async fn lose(
+        &self,
+        id: GenerationId,
+        owner: NodeId,
+        attempt: u32,
+    ) -> Result<bool, StoreError> {
+        let lost = claim::release(&self.writes, id, owner, attempt, 1);
+        self.run("release lost generation", lost).await
     }
 
     async fn context(
@@ -381,9 +398,9 @@ impl Store for Sql {
     }
 
     async fn heartbeat(&self, beat: &Heartbeat) -> Result<(), StoreError> {
-        self.run("store heartbeat", node::heartbeat(&self.writes, beat)).await?;
+        self.run("store heartbeat", node::heartbeat(&self.heartbeats, beat)).await?;
         if self.beats.fetch_add(1, Ordering::Relaxed).is_multiple_of(FORGET_EVERY) {
-            let forgotten = self.run("forget nodes", node::forget_silent(&self.writes)).await;
+            let forgotten = self.run("forget nodes", node::forget_silent(&self.heartbeats)).await;
             // The node lives all the same, and the rows do no harm.
             if let Err(error) = forgotten {
                 tracing::debug!(%error, "forget nodes that are silent");
@@ -403,5 +420,6 @@ impl Store for Sql {
     async fn close(&self) {
         self.reads.close().await;
         self.writes.close().await;
+        self.heartbeats.close().await;
     }
 }

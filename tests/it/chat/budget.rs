@@ -121,3 +121,26 @@ async fn without_a_budget_nothing_is_spent() {
     .await;
     assert!(has_spent(&node, 0).await);
 }
+
+/// Providers say the sum last, and a first count at the beginning.
+#[tokio::test]
+async fn what_is_stopped_counts_at_least_what_it_said() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node();
+    let session = node.open_session().await;
+    let (_reading, reads) = node.joined("ada", &session).await;
+    let id = node.asked("ada", &session).await;
+    let usage = Usage { input_tokens: 7, output_tokens: 1, cached_tokens: 0 };
+    node.says.send(Delta::Usage(usage)).unwrap();
+    for n in 0..4 {
+        node.say(&format!("{n} "));
+    }
+    eventually("all is shown", || async { (reads.text(id) == "0 1 2 3 ").then_some(()) }).await;
+    node.chat.stop(&caller("ada"), id).await.unwrap();
+    let stored = eventually("it is stored", || async {
+        let stored = cluster.store.generation(id).await.unwrap().unwrap();
+        stored.status.is_final().then_some(stored)
+    })
+    .await;
+    assert_eq!((stored.status, stored.tokens), (Status::Stopped, Some(4)));
+}

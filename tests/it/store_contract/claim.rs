@@ -110,6 +110,7 @@ pub(super) async fn a_claim_begins_the_next_attempt_and_ends_the_one_before(data
         let expected = Generation {
             owner: claimer,
             attempt: 2,
+            losses: 1,
             status: Status::Streaming,
             started_at: claimed.started_at,
             ..before.clone()
@@ -216,9 +217,15 @@ pub(super) async fn a_released_generation_is_claimed_at_once(database: &Database
     let released = store.claimable(HOUR, HOUR, 10).await.unwrap();
     assert_eq!(released, [Generation { owner: NOBODY, ..generation }]);
     let claimed = store.claim(&released[0], claimer, HOUR, HOUR).await.unwrap().unwrap();
-    assert_eq!((claimed.owner, claimed.attempt), (claimer, 2));
+    assert_eq!((claimed.owner, claimed.attempt, claimed.losses), (claimer, 2, 0));
+    assert!(!store.lose(id, owner, 1).await.unwrap(), "it is not the owner any more");
+    assert!(store.lose(id, claimer, 2).await.unwrap());
+    let released = found(&store, id).await;
+    let claimed = store.claim(&released, claimer, HOUR, HOUR).await.unwrap().unwrap();
+    assert_eq!((claimed.attempt, claimed.losses), (3, 1));
     finished(&store, &completed(&claimed)).await;
-    assert!(!store.release(id, claimer, 2).await.unwrap(), "it has ended");
+    assert!(!store.release(id, claimer, 3).await.unwrap(), "it has ended");
+    assert!(!store.lose(id, claimer, 3).await.unwrap());
 }
 
 pub(super) async fn a_stop_and_the_first_token_outlive_a_takeover(database: &Database) {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokencast::domain::{NodeId, Role};
 use tokencast::store::{Heartbeat, NewGeneration};
 use uuid::Uuid;
 
-use super::database::{Database, accepted, beat, completed, finished, prompt, with_sessions};
+use super::database::{Database, accepted, beat, completed, finished, prompt, said, with_sessions};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -114,4 +115,24 @@ pub(super) async fn a_node_that_retires_leaves_what_it_owned(database: &Database
     assert!(store.owns(other.id, stays, 1).await.unwrap());
     let over = store.generation(over.id).await.unwrap().unwrap();
     assert_eq!(over.owner, gone, "it says who ended it");
+}
+
+/// However many operations wait for a lock or a connection.
+pub(super) async fn a_heartbeat_waits_for_nothing_else(database: &Database) {
+    if database.url.starts_with("sqlite") {
+        // It has one writer, and one node, which nobody takes for dead.
+        return;
+    }
+    let store = with_sessions(database, &["s"]).await;
+    let held = database.lock_session("s").await;
+    let sends = join_all((0..10).map(|_| said(&store, "s", "hello")));
+    tokio::pin!(sends);
+    let beat = beat(NodeId::new(), "10.0.0.1:3000", true);
+    tokio::select! {
+        biased;
+        _ = &mut sends => panic!("the session is locked"),
+        given = store.heartbeat(&beat) => given.unwrap(),
+    }
+    held.release().await;
+    assert_eq!(sends.await.len(), 10);
 }

@@ -213,13 +213,22 @@ impl Cluster {
         self.store.release(id, owner, attempt).await.unwrap();
     }
 
+    /// Leaves it to whoever claims it as a node does that has lost it.
+    pub async fn lose(&self, id: GenerationId) {
+        let Generation { owner, attempt, .. } = self.store.generation(id).await.unwrap().unwrap();
+        assert!(self.store.lose(id, owner, attempt).await.unwrap());
+    }
+
     /// Has other nodes claim it, which do nothing with it.
-    pub async fn pass_on(&self, id: GenerationId, times: u32) {
+    pub async fn pass_on(&self, id: GenerationId, times: u32, is_lost: bool) {
         for _ in 0..times {
             // Only nodes that are heard of keep what they claim.
             let claimer = NodeId::new();
             self.store.heartbeat(&beat(claimer)).await.unwrap();
-            self.release(id).await;
+            match is_lost {
+                true => self.lose(id).await,
+                false => self.release(id).await,
+            }
             let found = self.store.generation(id).await.unwrap().unwrap();
             let lease = (DEAD_AFTER, DEAD_AFTER);
             let claimed = self.store.claim(&found, claimer, lease.0, lease.1).await.unwrap();
