@@ -10,7 +10,7 @@ use clap::{Arg, ArgMatches, Command, builder::NonEmptyStringValueParser, value_p
 
 use crate::auth::TokenKind;
 use crate::config::{self, Config, DatabaseKind, Kind, Support, Unset, VARIABLES, Variable};
-use crate::domain::{AgentId, UserId};
+use crate::domain::{AgentId, Budget, UserId};
 
 /// What the program is asked to do.
 #[derive(Debug, PartialEq)]
@@ -76,7 +76,8 @@ pub fn summary(config: &Config) -> String {
     let keys = match (&config.auth.jwt_secret, config.auth.dev_auth) {
         (Some(_), false) => "JWT_SECRET",
         (Some(_), true) => "JWT_SECRET, and DEV_AUTH gives tokens to anybody",
-        (None, _) => "DEV_AUTH: anybody gets a token",
+        (None, true) => "DEV_AUTH: anybody gets a token",
+        (None, false) => "none: nobody connects",
     };
     let database = match config.database.kind {
         DatabaseKind::Sqlite => "SQLite",
@@ -95,6 +96,10 @@ pub fn summary(config: &Config) -> String {
         format!("origins   {}", config.server.cors_origins.join(", ")),
         format!("demo      {}", on(config.server.demo_ui)),
     ];
+    if let Some(Budget { tokens, window }) = config.streams.token_budget {
+        let seconds = window.as_secs();
+        lines.push(format!("budget    {tokens} tokens in {seconds} s for each user"));
+    }
     let default = |id: &AgentId| if *id == config.agents.default { " (default)" } else { "" };
     for config::Agent { id, provider, model, fallback, .. } in &config.agents.agents {
         let fallback = fallback.as_ref().map(|id| format!(", else {id}")).unwrap_or_default();

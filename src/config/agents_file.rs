@@ -198,7 +198,7 @@ fn read_each<T>(
     let mut all = Vec::new();
     for (index, item) in items.into_iter().enumerate() {
         let label = match item.get("id").and_then(Value::as_str) {
-            Some(id) => format!("{key} {}", one_line(id)),
+            Some(id) => format!("{key} {}", shown(id)),
             None => format!("{key} #{}", index + 1),
         };
         match read(item) {
@@ -233,6 +233,13 @@ fn syntax_error(text: &str, error: &toml::de::Error) -> String {
         Some(line) => format!("line {line}: {}", one_line(error.message())),
         None => one_line(error.message()),
     }
+}
+
+/// What stands as an id, fit for a terminal: no control characters, and not without end.
+fn shown(id: &str) -> String {
+    let begin: String = id.chars().take(64).collect();
+    let more = if begin.len() < id.len() { "…" } else { "" };
+    format!("{}{more}", begin.escape_debug())
 }
 
 fn one_line(text: &str) -> String {

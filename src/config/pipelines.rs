@@ -1,6 +1,7 @@
 //! Pipelines of the agents file, and what must hold between agents and pipelines.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
 use toml::Value;
@@ -8,6 +9,9 @@ use toml::Value;
 use super::agents::{Agents, Pipeline, PipelineStage};
 use super::agents_file::{agent_id, check as expect, typed};
 use crate::domain::AgentId;
+
+/// The most agents of a round that are named.
+const ROUND_SHOWN: usize = 8;
 
 /// A pipeline as the file writes it.
 #[derive(Deserialize)]
@@ -54,7 +58,9 @@ pub(super) fn read(item: Value) -> Result<Pipeline, String> {
 fn read_stage(item: Value, last: bool) -> Result<PipelineStage, String> {
     let RawStage { name, agents, gate } = typed(item)?;
     let wanted = format!("1 to {} characters", PipelineStage::NAME_CHARS_MAX);
-    let is_name = !name.trim().is_empty() && name.chars().count() <= PipelineStage::NAME_CHARS_MAX;
+    let is_name = !name.trim().is_empty()
+        && name.chars().count() <= PipelineStage::NAME_CHARS_MAX
+        && !name.contains(char::is_control);
     expect(is_name, "name", &wanted)?;
     let wanted = format!("1 to {} agents", PipelineStage::AGENTS_MAX);
     expect((1..=PipelineStage::AGENTS_MAX).contains(&agents.len()), "agents", &wanted)?;
@@ -65,19 +71,43 @@ fn read_stage(item: Value, last: bool) -> Result<PipelineStage, String> {
     Ok(PipelineStage { name, agents, gate })
 }
 
+#[derive(Clone, Copy)]
+enum Kind {
+    Agent,
+    Pipeline,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Pipeline => "pipeline",
+        }
+    }
+}
+
+/// What each id is of.
+type Ids<'a> = HashMap<&'a AgentId, Kind>;
+
 /// What is wrong between agents and pipelines, a line each.
 pub(super) fn check(all: &Agents) -> Vec<String> {
     let mut errors = Vec::new();
-    let mut seen = HashSet::new();
-    let agents = all.agents.iter().map(|agent| ("agent", &agent.id));
-    for (kind, id) in agents.chain(all.pipelines.iter().map(|p| ("pipeline", &p.id))) {
-        if !seen.insert(id) {
-            errors.push(format!("{kind} {id}: there are two of this id"));
+    let mut ids = Ids::new();
+    let agents = all.agents.iter().map(|agent| (Kind::Agent, &agent.id));
+    for (kind, id) in agents.chain(all.pipelines.iter().map(|p| (Kind::Pipeline, &p.id))) {
+        match ids.entry(id) {
+            Entry::Vacant(free) => {
+                free.insert(kind);
+            }
+            Entry::Occupied(_) => {
+                let kind = kind.as_str();
+                errors.push(format!("{kind} {id}: there are two of this id"));
+            }
         }
     }
     for agent in &all.agents {
         if let Some(fallback) = &agent.fallback
-            && let Err(error) = is_agent(all, fallback)
+            && let Err(error) = is_agent(&ids, fallback)
         {
             errors.push(format!("agent {}: fallback: {error}", agent.id));
         }
@@ -86,7 +116,7 @@ pub(super) fn check(all: &Agents) -> Vec<String> {
     for pipeline in &all.pipelines {
         for stage in &pipeline.stages {
             for agent in &stage.agents {
-                if let Err(error) = is_agent(all, agent) {
+                if let Err(error) = is_agent(&ids, agent) {
                     let name = &stage.name;
                     errors
                         .push(format!("pipeline {}: stage {name:?}: agents: {error}", pipeline.id));
@@ -97,37 +127,38 @@ pub(super) fn check(all: &Agents) -> Vec<String> {
     errors
 }
 
-fn is_agent(all: &Agents, id: &AgentId) -> Result<(), String> {
-    if all.get(id).is_some() {
-        Ok(())
-    } else if all.pipelines.iter().any(|pipeline| pipeline.id == *id) {
-        Err(format!("{id} is a pipeline, expected an agent"))
-    } else {
-        Err(format!("there is no agent {id:?}", id = id.as_str()))
+fn is_agent(all: &Ids<'_>, id: &AgentId) -> Result<(), String> {
+    match all.get(id) {
+        Some(Kind::Agent) => Ok(()),
+        Some(Kind::Pipeline) => Err(format!("{id} is a pipeline, expected an agent")),
+        None => Err(format!("there is no agent {id:?}", id = id.as_str())),
     }
 }
 
 /// Each round of fallbacks once, by the first of its agents.
 fn rounds(all: &Agents) -> Vec<String> {
+    let fallbacks: HashMap<&AgentId, &AgentId> =
+        all.agents.iter().filter_map(|agent| Some((&agent.id, agent.fallback.as_ref()?))).collect();
     let mut errors = Vec::new();
     let mut known: HashSet<&AgentId> = HashSet::new();
     for agent in &all.agents {
-        let mut path = vec![&agent.id];
-        let mut next = agent.fallback.as_ref();
-        while let Some(id) = next {
-            if *id == agent.id && !path.iter().any(|id| known.contains(id)) {
-                let path: Vec<_> = path.iter().map(|id| id.as_str()).collect();
-                let path = path.join(", ");
-                errors.push(format!("agent {}: fallback: {path} would ask in a round", agent.id));
-                break;
-            }
-            if path.contains(&id) {
-                break;
-            }
+        let mut path = Vec::new();
+        let mut next = Some(&agent.id);
+        // Each agent is gone through once, however they hang together.
+        while let Some(id) = next
+            && known.insert(id)
+        {
             path.push(id);
-            next = all.get(id).and_then(|agent| agent.fallback.as_ref());
+            next = fallbacks.get(id).copied();
         }
-        known.insert(&agent.id);
+        let Some(first) = next.and_then(|id| path.iter().position(|on| *on == id)) else {
+            continue;
+        };
+        let round = &path[first..];
+        let shown: Vec<_> = round.iter().take(ROUND_SHOWN).map(|id| id.as_str()).collect();
+        let more = if round.len() > ROUND_SHOWN { ", …" } else { "" };
+        let (id, shown) = (round[0], shown.join(", "));
+        errors.push(format!("agent {id}: fallback: {shown}{more} would ask in a round"));
     }
     errors
 }

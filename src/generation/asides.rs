@@ -26,11 +26,7 @@ pub(super) struct Asides {
 impl Asides {
     /// Takes a piece; what is to be appended now, in order.
     pub(super) fn push(&mut self, aside: Aside) -> Vec<Aside> {
-        let size = match &aside {
-            Aside::Thinking { text } => text.len(),
-            Aside::Tool { id, name, input } => id.len() + name.len() + input.len(),
-            Aside::Citation { title, url } => title.len() + url.as_ref().map_or(0, String::len),
-        };
+        let size = bytes_in(&aside);
         if self.bytes + size > BYTES_MAX || self.events >= EVENTS_MAX {
             return Vec::new();
         }
@@ -62,6 +58,15 @@ impl Asides {
         }
         self.events += 1;
         vec![Aside::Thinking { text: std::mem::take(&mut self.thinking) }]
+    }
+}
+
+/// How long an aside is.
+pub(super) fn bytes_in(aside: &Aside) -> usize {
+    match aside {
+        Aside::Thinking { text } => text.len(),
+        Aside::Tool { id, name, input } => id.len() + name.len() + input.len(),
+        Aside::Citation { title, url } => title.len() + url.as_ref().map_or(0, String::len),
     }
 }
 

@@ -7,7 +7,7 @@ use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::asides::Asides;
+use super::asides::{Asides, bytes_in};
 use super::ask::{Question, SAID_MAX, Said, ask};
 use super::herald::{Herald, Stands};
 use super::meter::Meter;
@@ -267,7 +267,7 @@ impl Attempt<'_> {
                     self.meter.first_token.record(asked.elapsed());
                 }
                 self.meter.rate.add(1);
-                self.spender.said(1);
+                self.spender.said(text.len());
                 self.writer.push(&text);
                 self.count();
             }
@@ -282,6 +282,8 @@ impl Attempt<'_> {
                 self.herald.push(event, Stands::Yes);
             }
             Said::Aside(aside) => {
+                // The provider counts it only at the end, which an answer that is stopped has not.
+                self.spender.said(bytes_in(&aside));
                 for aside in self.asides.push(aside) {
                     self.bring_aside(aside);
                 }

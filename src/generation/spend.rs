@@ -15,6 +15,9 @@ use crate::telemetry::metrics;
 /// their budget, and one request to Redis is made for it.
 const SPEND_EVERY: Duration = Duration::from_secs(1);
 
+/// Tokens are rarely longer than this many bytes. Some gateways send many in one piece.
+const BYTES_OF_TOKEN: usize = 16;
+
 /// What one attempt spends. What earlier attempts said, their nodes have spent.
 pub(super) struct Spender {
     adapter: SharedAdapter,
@@ -34,8 +37,9 @@ impl Spender {
         Self { adapter, user, budget, said: 0, spent: 0, due, spending: None }
     }
 
-    /// So many tokens more were said.
-    pub(super) fn said(&mut self, tokens: u64) {
+    /// A piece of so many bytes more was said: a token, or as many as it has at least.
+    pub(super) fn said(&mut self, bytes: usize) {
+        let tokens = (bytes / BYTES_OF_TOKEN).max(1) as u64;
         self.said = self.said.saturating_add(tokens);
     }
 
@@ -133,13 +137,13 @@ mod tests {
     async fn what_was_said_is_spent_once_a_second_until_nothing_is_left() {
         let adapter = adapter();
         let mut spender = Spender::new(adapter.clone(), ada(), Some(BUDGET));
-        spender.said(4);
+        spender.said(4 * BYTES_OF_TOKEN);
         assert_eq!(over(&mut spender, 900).await, None);
         assert!(has_spent(&adapter, 0).await, "not yet");
-        spender.said(2);
+        spender.said(2 * BYTES_OF_TOKEN);
         assert_eq!(over(&mut spender, 200).await, None);
         assert!(has_spent(&adapter, 6).await);
-        spender.said(4);
+        spender.said(4 * BYTES_OF_TOKEN);
         assert_eq!(over(&mut spender, 800).await, None, "a second after the last time");
         let error = over(&mut spender, 300).await.expect("nothing is left");
         assert_eq!(error.code, ErrorCode::RateLimit);
@@ -162,7 +166,7 @@ mod tests {
     async fn the_rest_is_what_the_provider_counted_and_was_not_spent() {
         let adapter = adapter();
         let mut spender = Spender::new(adapter.clone(), ada(), Some(BUDGET));
-        spender.said(3);
+        spender.said(3 * BYTES_OF_TOKEN);
         assert_eq!(over(&mut spender, 1_100).await, None);
         spender.counted(7);
         spender.rest().await;

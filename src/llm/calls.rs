@@ -4,8 +4,9 @@
 
 use crate::domain::Aside;
 
-/// The most bytes of inputs that are kept in one answer; what comes after is dropped.
-const INPUT_BYTES_MAX: usize = 1 << 20;
+/// The most bytes of calls that are kept in one answer: of inputs what comes after is dropped, and
+/// a call whose id and name do not fit is passed over.
+const BYTES_MAX: usize = 1 << 20;
 /// The most calls that are open at once; further ones are passed over.
 const OPEN_MAX: usize = 128;
 
@@ -13,7 +14,7 @@ const OPEN_MAX: usize = 128;
 #[derive(Default)]
 pub(super) struct Calls {
     open: Vec<Call>,
-    input_bytes: usize,
+    bytes: usize,
 }
 
 struct Call {
@@ -27,7 +28,9 @@ struct Call {
 impl Calls {
     /// A call begins. `without_input` is its input where no fragment of it comes.
     pub(super) fn begin(&mut self, index: Option<u64>, id: &str, name: &str, without_input: &str) {
-        if self.open.len() < OPEN_MAX {
+        let bytes = self.bytes + id.len() + name.len() + without_input.len();
+        if self.open.len() < OPEN_MAX && bytes <= BYTES_MAX {
+            self.bytes = bytes;
             self.open.push(Call {
                 index,
                 id: id.to_owned(),
@@ -46,9 +49,9 @@ impl Calls {
     /// More of the input of the open call at `index`, if there is one.
     pub(super) fn add(&mut self, index: Option<u64>, input: &str) {
         let Some(call) = self.open.iter_mut().rfind(|call| is_at(call, index)) else { return };
-        let left = input.floor_char_boundary(INPUT_BYTES_MAX.saturating_sub(self.input_bytes));
+        let left = input.floor_char_boundary(BYTES_MAX.saturating_sub(self.bytes));
         call.input.push_str(&input[..left]);
-        self.input_bytes += left;
+        self.bytes += left;
     }
 
     /// The open calls at `index` are whole.
@@ -71,6 +74,13 @@ impl Call {
     }
 }
 
+#[cfg(test)]
+impl Call {
+    fn bytes(&self) -> usize {
+        [&self.id, &self.name, &self.input, &self.without_input].iter().map(|s| s.len()).sum()
+    }
+}
+
 fn is_at(call: &Call, index: Option<u64>) -> bool {
     index.is_none() || call.index == index
 }
@@ -88,10 +98,17 @@ mod tests {
         assert_eq!(calls.open.len(), OPEN_MAX);
         calls.add(Some(1), "x");
         for _ in 0..3 {
-            calls.add(Some(1), &"é".repeat(INPUT_BYTES_MAX / 4));
+            calls.add(Some(1), &"é".repeat(BYTES_MAX / 4));
         }
-        let bytes: usize = calls.open.iter().map(|call| call.input.len()).sum();
-        assert_eq!(bytes, INPUT_BYTES_MAX - 1, "cut before half a character");
+        let bytes: usize = calls.open.iter().map(Call::bytes).sum();
+        assert_eq!(bytes, BYTES_MAX - 1, "cut before half a character");
         assert_eq!(calls.end_all().count(), OPEN_MAX);
+
+        let (mut calls, half) = (Calls::default(), "x".repeat(BYTES_MAX / 2));
+        for (id, name, input) in [("", "name", &*half), (&*half, "name", ""), ("", &*half, "")] {
+            calls.begin(Some(1), id, name, input);
+        }
+        let bytes: usize = calls.open.iter().map(Call::bytes).sum();
+        assert_eq!((calls.open.len(), bytes), (1, BYTES_MAX / 2 + 4), "ids and names count, too");
     }
 }

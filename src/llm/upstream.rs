@@ -25,6 +25,8 @@ const RETRY_AFTER_MS: &str = "retry-after-ms";
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 /// The most characters of an upstream's own word that are kept.
 const WORD_CHARS_MAX: usize = 64;
+/// The most digits of such a word: enough for a status; a key has more.
+const WORD_DIGITS_MAX: usize = 3;
 
 /// How a provider's events are read.
 pub(super) trait Vocabulary: Send + 'static {
@@ -154,10 +156,12 @@ pub(super) fn push_thinking(deltas: &mut VecDeque<Delta>, text: Option<String>) 
 }
 
 /// An upstream's own word, as far as it may be shown: letters, digits, `_`, `-` and `.`, cut to
-/// 64 characters. `None` where it has none or is a sentence, which could quote the prompt.
+/// 64 characters. `None` where it has none, or says something that could quote the prompt, which
+/// is a sentence, or the key, which has digits.
 pub(super) fn word(raw: &str) -> Option<String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    if raw.is_empty() || !raw.chars().all(fits) {
+    let digits = raw.chars().filter(char::is_ascii_digit).count();
+    if raw.is_empty() || !raw.chars().all(fits) || digits > WORD_DIGITS_MAX {
         return None;
     }
     Some(raw.chars().take(WORD_CHARS_MAX).collect())
@@ -328,6 +332,8 @@ mod tests {
         assert_eq!(word("server_error").as_deref(), Some("server_error"));
         assert_eq!(word(&"x".repeat(100)), Some("x".repeat(64)));
         assert_eq!(word("you wrote: secret"), None);
+        assert_eq!(word("http_503").as_deref(), Some("http_503"));
+        assert_eq!(word("sk-proj-aB1cD2eF3gH4"), None, "a key that came back");
         assert_eq!(word(""), None);
     }
 

@@ -157,6 +157,16 @@ fn check_shows_pipelines_and_fallbacks() {
 }
 
 #[test]
+fn check_shows_what_a_generator_has_and_the_budget() {
+    let generator = [("ROLE", "generator"), ("REDIS_URL", "redis://h"), ("HOST", "0.0.0.0")];
+    let text = out(&run(&["check", "--token-budget", "100000/1h"], &generator));
+    assert!(text.contains("role      generator\n"), "{text}");
+    assert!(text.contains("tokens    none: nobody connects\n"), "{text}");
+    assert!(text.contains("budget    100000 tokens in 3600 s for each user\n"), "{text}");
+    assert!(!out(&run(&["check"], &[("JWT_SECRET", KEY)])).contains("budget"), "unless it is set");
+}
+
+#[test]
 fn no_key_on_an_open_address_is_refused_in_one_line() {
     let output = run(&["check", "--host", "0.0.0.0"], &[]);
     assert_eq!(output.status.code(), Some(2));

@@ -266,6 +266,7 @@ fn what_is_wrong_with_a_pipeline_is_named() {
             stage("s", &["a"], "colour = 1"),
             "stage \"s\": unknown field `colour`, expected one of `name`, `agents`, `gate`",
         ),
+        (stage("\\u001b[2J", &["a"], ""), "name: expected 1 to 64 characters"),
         ("[[pipeline.stage]]\nagents = [\"a\"]".to_owned(), "stage #1: missing field `name`"),
         (stage("s", &["a b"], ""), "stage \"s\": agents must be"),
         (stage("s", &["x"], ""), "stage \"s\": agents: there is no agent \"x\""),
@@ -288,6 +289,15 @@ fn what_is_wrong_with_a_pipeline_is_named() {
     ] {
         assert_eq!(wrong(&toml), [expected], "{toml}");
     }
+}
+
+#[test]
+fn what_is_no_id_is_shown_fit_for_a_terminal() {
+    let agent = |id: &str| format!("[[agent]]\nid = \"{id}\"\nprovider = \"scripted\"\n");
+    let must = "id must be 1 to 64 characters of A-Z a-z 0-9 . _ -";
+    assert_eq!(wrong(&agent("\\u001b[2J\\n")), [format!("agent \\u{{1b}}[2J\\n: {must}")]);
+    let long = format!("agent {}…: {must}", "x".repeat(64));
+    assert_eq!(wrong(&agent(&"x".repeat(100_000))), [long]);
 }
 
 #[test]
@@ -320,4 +330,11 @@ fn fallbacks_are_agents_and_never_come_back() {
     assert_eq!(wrong(&two).len(), 2, "each round once");
     let shared = agent("a", "c") + &agent("b", "c") + &agent("c", "d") + &line("d");
     assert_eq!(wrong(&shared), Vec::<String>::new(), "several may have the same");
+
+    // What would take hours where the way of each agent was gone through by itself.
+    let next = |n: usize| agent(&format!("a{n}"), &format!("a{}", n + 1));
+    let long: String = (0..5_000).map(next).collect();
+    assert_eq!(wrong(&(long.clone() + &line("a5000"))), Vec::<String>::new());
+    let round = "agent a0: fallback: a0, a1, a2, a3, a4, a5, a6, a7, … would ask in a round";
+    assert_eq!(wrong(&(long + &agent("a5000", "a0"))), [round]);
 }

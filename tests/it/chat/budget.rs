@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokencast::adapter::Limits;
-use tokencast::domain::{Budget, ErrorCode, Status, Usage};
+use tokencast::domain::{Aside, Budget, ErrorCode, Status, Usage};
 use tokencast::llm::Delta;
 
 use super::asking::{SHOWN, generation, request};
@@ -97,6 +97,24 @@ async fn an_answer_ends_where_nothing_is_left_and_what_it_said_is_kept() {
     assert_eq!(reads.text(ended.id), stored.message.content);
     eventually("all that was said is spent", || async { has_spent(&a, 12).await.then_some(()) })
         .await;
+}
+
+#[tokio::test]
+async fn thinking_is_spent_before_the_provider_counts_it() {
+    let cluster = Cluster::new().await;
+    let node = node(&cluster);
+    let id = node.asked("ada", &crate::hub::session()).await;
+    for _ in 0..11 {
+        let thinking = Aside::Thinking { text: "hm ".to_owned() };
+        node.says.send(Delta::Aside(thinking)).unwrap();
+    }
+    let ended = eventually("it ends", || async {
+        let stored = cluster.store.generation(id).await.unwrap().unwrap();
+        stored.status.is_final().then_some(stored)
+    })
+    .await;
+    assert_eq!(ended.status, Status::Failed);
+    assert!(has_spent(&node, 11).await);
 }
 
 #[tokio::test]
