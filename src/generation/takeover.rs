@@ -58,6 +58,8 @@ struct Left {
     text: String,
     /// Whether the log knows of it.
     is_logged: bool,
+    /// Whether it has the prompt. What it does not tell of an answer to that, it never did.
+    has_prompt: bool,
     /// The newest attempt that the log tells of.
     newest: u32,
     /// The stages it was told of, each at its latest.
@@ -217,10 +219,10 @@ async fn read(shared: &Shared, claimed: &Generation, is_pending: bool) -> Result
     // First: nothing is added to it afterwards.
     let text = shared.adapter.take_text(session, *id, *attempt).await?;
     let mut left = Left { text, ..Left::default() };
-    in_log(shared, session, |kind| {
-        if kind.generation() == Some(*id) {
-            left.note(kind);
-        }
+    in_log(shared, session, |kind| match kind {
+        EventKind::MessageNew(message) => left.has_prompt |= message.id == claimed.prompt,
+        kind if kind.generation() == Some(*id) => left.note(kind),
+        _ => {}
     })
     .await?;
     if is_pending {
@@ -306,10 +308,10 @@ async fn end(shared: &Shared, claimed: &Generation, left: Left, outcome: Outcome
 fn start(claimed: &Generation, mut left: Left, how: OnTakeover, is_pending: bool) -> Start {
     let Generation { id: generation, message, attempt, .. } = *claimed;
     let agent = claimed.agent.clone();
-    let opening = if is_pending && !left.is_logged {
+    let opening = if !left.is_logged && (is_pending || left.has_prompt) {
         EventKind::GenerationStarted { generation, message, agent, attempt }
     } else if how == OnTakeover::Restart || (left.text.is_empty() && !left.is_logged) {
-        // With an empty log nobody knows what readers were shown.
+        // Where the log was lost nobody knows what readers were shown.
         let reason = "Another node starts this answer over".to_owned();
         EventKind::GenerationReset { generation, message, agent, attempt, reason }
     } else {
