@@ -166,10 +166,16 @@ pub(super) async fn hand_over_without_redis(shared: Arc<Shared>) {
     loop {
         ticks.tick().await;
         if shared.adapter.is_up() {
-            away_since = None;
+            if away_since.take().is_some() {
+                shared.beat_now.notify_one();
+            }
             continue;
         }
-        let since: &mut Instant = away_since.get_or_insert_with(Instant::now);
+        let since: &mut Instant = away_since.get_or_insert_with(|| {
+            // Nobody hands over to a node that is without Redis, too.
+            shared.beat_now.notify_one();
+            Instant::now()
+        });
         let is_away = since.elapsed() >= AWAY_FOR;
         if is_away && !shared.running().is_empty() && shared.has_heir().await {
             tracing::warn!(generations = shared.running().len(), "no Redis: handing over");

@@ -339,6 +339,23 @@ async fn what_nobody_began_is_begun() {
     assert_eq!(log, ["new", "started", "ended", "completed"], "the prompt comes first");
 }
 
+/// Its node died before the log had the beginning: readers were told of nothing to start over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_began_unheard_is_begun() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node(Says::All).await;
+    let id = cluster.left("restarting").await.id;
+    let prompt = cluster.store.outbox_between(&cluster.session, 0, u64::MAX).await.unwrap();
+    let prompt = prompt.into_iter().next().unwrap().event;
+    cluster.store.delete_outgoing(&[prompt.id]).await.unwrap();
+    node.adapter().append_event(&cluster.session, prompt.into()).await.unwrap();
+    cluster.release(id).await;
+    let answer = answered(&cluster, id).await;
+    assert_eq!(answer.message.content, cluster.answer());
+    let log = kinds(&node, &cluster.session).await;
+    assert_eq!(log, ["new", "started", "ended", "completed"]);
+}
+
 /// The claim's answer was lost, or the task that ran it panicked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_a_nodes_own_but_does_not_run_there_is_not_left_open() {
