@@ -649,7 +649,8 @@ export function record(socket) {
   const events = [];
   const waiting = new Set();
   socket.onAny((name, payload) => {
-    const event = { name, payload, at: performance.now() };
+    // When it came is no part of what was said: comparisons pass it over.
+    const event = Object.defineProperty({ name, payload }, 'at', { value: performance.now() });
     events.push(event);
     for (const waiter of [...waiting]) waiter(event);
   });

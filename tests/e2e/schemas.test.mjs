@@ -42,10 +42,10 @@ function judge(document, dialect) {
 }
 
 const RARE = {
-  // They take the death of a node, a connection of a great age, or an agent that is more than a model's text.
-  session: ['server.stream:resumed', 'server.stream:reset', 'server.stream:event', 'server.pipeline:stage', 'server.server:timeout'],
-  subscribe: ['server.message:reset', 'server.pipeline:stage', 'server.server:timeout'],
-  sse: ['server.reset', 'server.stage'],
+  // They take the death of a node, a connection of a great age, or a model that thinks or asks for tools.
+  session: ['server.stream:resumed', 'server.stream:reset', 'server.stream:event', 'server.server:timeout'],
+  subscribe: ['server.message:reset', 'server.server:timeout'],
+  sse: ['server.reset'],
 };
 
 const conversations = {
@@ -76,6 +76,8 @@ const conversations = {
     await ada.heard.next('stream:stopped', (payload) => payload.streamId === stopped.streamId);
     const silent = await asked(ada, 'stream:request', { sessionId: id, prompt: 'Why?', agentId: 'silent' });
     await ada.heard.next('stream:error', (payload) => payload.streamId === silent.streamId);
+    const panel = await asked(ada, 'stream:request', { sessionId: id, prompt: 'Why?', agentId: 'panel' });
+    await ada.heard.next('stream:complete', (payload) => payload.streamId === panel.streamId);
     await refused(bob, 'INVALID', 'message:send', { sessionId: id });
     await refused(bob, 'NOT_FOUND', 'message:edit', { messageId: 'nonsense', content: 'x' });
     bob.socket.emit('message:send', { sessionId: id, clientMessageId: 'refused' });
@@ -98,6 +100,8 @@ const conversations = {
     const { promptMessageId } = await asked(ada, 'message:send', { sessionId: id, content: 'Hi' });
     await ada.heard.next('message:complete');
     await bob.heard.next('message:complete');
+    await rest(cluster.nodes[0], ada.sub).post('/api/chat/streams', { sessionId: id, prompt: 'Why?', agentId: 'panel' });
+    await eventually(() => ada.heard.events.filter(({ name }) => name === 'message:complete').length === 2, { what: 'the panel has answered' });
     const later = await open(cluster.nodes[0].url, { token: token({ sub: ada.sub }), auth: { dialect: 'subscribe' } });
     await asked(later, 'subscribe', { sessionId: id, lastMessageId: promptMessageId });
     await later.heard.next('messages:missed', ({ messages }) => messages.length > 0);
@@ -141,10 +145,12 @@ const conversations = {
   },
 };
 
-const agents = { quick: { tokensPerSecond: 400, tokens: 20 }, slow: { tokensPerSecond: 20, tokens: 1_000 }, silent: { tokensPerSecond: 0.01, tokens: 5 } };
+const agents = { quick: { tokensPerSecond: 400, tokens: 20 }, short: { tokensPerSecond: 400, tokens: 5 }, slow: { tokensPerSecond: 20, tokens: 1_000 }, silent: { tokensPerSecond: 0.01, tokens: 5 } };
 const env = { STREAM_TIMEOUT: '2s' };
 
-suite('schemas', { fresh: true, nodes: 1, agents, env }, (e2e) => {
+const pipelines = { panel: [{ name: 'thinkers', agents: ['quick', 'short'] }, { name: 'speaker', agents: ['quick'] }] };
+
+suite('schemas', { fresh: true, nodes: 1, agents, pipelines, env }, (e2e) => {
   for (const [dialect, conversation] of Object.entries(conversations)) {
     e2e(`dialect ${dialect}: what is sent is what is described`, { timeout: 60_000 }, async (cluster) => {
       const document = await rest(cluster.nodes[0], 'x', { jwt: null }).get('/asyncapi.json');
@@ -171,7 +177,7 @@ suite('schemas', { fresh: true, nodes: 1, agents, env }, (e2e) => {
     const { fits, seen, keys } = judge(await rest(node, 'x', { jwt: null }).get('/asyncapi.json'), 'sse');
     const jwt = token({ sub: 'ada' });
     const readers = [];
-    for (const agentId of ['quick', 'silent']) {
+    for (const agentId of ['panel', 'silent']) {
       const id = await makeSession(node, 'ada', [], { agentId });
       readers.push(await stream(node.url, `/chat/stream/${id}`, { token: jwt }));
       await ask(node, jwt, id);
