@@ -219,12 +219,15 @@ impl Attempt<'_> {
         let voices = self.shared.voices.clone();
         let mut asking = async move { ask(&voices, question, say).await }.boxed().fuse();
         let mut ended = None;
+        let run = self.run;
+        let told = run.told().cancelled();
+        tokio::pin!(told);
         loop {
             let due = self.writer.due();
             let joined = self.asides.due();
             tokio::select! {
                 biased;
-                () = self.run.told().cancelled() => return Err(Broken::Told),
+                () = &mut told => return Err(Broken::Told),
                 opens = self.herald.progress() => {
                     if opens {
                         self.writer.open();
