@@ -23,6 +23,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
+
 use crate::adapter::{AdapterError, Feed, News, SharedAdapter};
 use crate::dialect::{DialectIndex, Dialects, Frame};
 use crate::domain::{
@@ -256,7 +258,7 @@ impl Hub {
         start: Start<'_>,
         stored: u64,
     ) -> Result<Entered, AdapterError> {
-        let mut has_looked = false;
+        let mut looked_at = None;
         loop {
             let tail = self.shared.tail(session);
             let mut gate = tail.gate.lock().await;
@@ -272,9 +274,14 @@ impl Hub {
                 Start::Now(texts) => tail.state().is_shorter_than(texts),
                 Start::After(cursor) => tail.state().is_short_of(cursor),
             };
-            if is_short && !std::mem::replace(&mut has_looked, true) {
-                // The reader comes from a node that was quicker.
+            if is_short && looked_at.is_none_or(|at: Instant| at.elapsed() < refill::TAKEN_FOR) {
+                // The reader comes from a node that was quicker; or another attempt has taken the
+                // text, and the log is about to say so.
                 drop(gate);
+                if looked_at.is_some() {
+                    sleep(refill::LOOK_AGAIN).await;
+                }
+                looked_at.get_or_insert_with(Instant::now);
                 refill::look(&self.shared, &tail).await;
                 continue;
             }

@@ -23,6 +23,11 @@ const TAILS_AT_ONCE: usize = 64;
 const IDLE_EVERY: Duration = Duration::from_secs(1);
 /// How long a reader that joins waits for the tail to hear what it has heard of.
 const LOOK_WITHIN: Duration = Duration::from_secs(1);
+/// How long an attempt that has taken a text may take to say so in the log, before whoever joins
+/// with more of that text starts over.
+pub(super) const TAKEN_FOR: Duration = Duration::from_millis(250);
+/// How often such a reader's tail looks whether it has.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// The longest pause between two tries to fill a gap.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 

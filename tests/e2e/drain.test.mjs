@@ -106,7 +106,7 @@ suite('a rolling restart', { nodes: 3, nginx: true, agents, env: { ...env, SHUTD
         const { name, message } = await device.ended(streamId);
         assert.ok(['stream:complete', 'messages:missed'].includes(name), `${name}: ${JSON.stringify(message)}`);
         const { text, resets } = device.answer(streamId);
-        // Who joins in the moment between a claim and its word in the log may be told to start over.
+        // Who joins with an offset past where another node went on may be told to start over.
         startedOver += resets;
         assert.deepEqual(device.wrong, []);
         assert.equal(text, message.content);

@@ -159,6 +159,28 @@ async fn an_offset_without_an_attempt_counts_as_far_as_all_attempts_agree() {
     assert_eq!(words(&*named(&a, &talk, 0).await), ["running", "text"]);
 }
 
+#[tokio::test]
+async fn who_joins_while_the_text_is_taken_and_the_log_does_not_say_so_yet_goes_on() {
+    let (shared, session) = (SharedMemory::default(), session());
+    let (a, b) = (told_node(&shared, 512), told_node(&shared, 512));
+    let mut talk = Talk::new(&session);
+    let log = &*a.adapter;
+    talk.start(log).await;
+    talk.grow(log, 0, "0123456789").await;
+    let generation = talk.answers[0].generation;
+    assert_eq!(log.take_text(&session, generation, 2).await.unwrap(), "0123456789");
+    let texts = [(generation, 10)];
+    let next = reader();
+    let join = b.hub.join(&session, next.clone(), Standing::Belongs, Start::Now(&texts), 0);
+    // It looks first, and finds a text that has gone.
+    let (joined, ()) = tokio::join!(join, talk.take_over(log, 0));
+    joined.unwrap();
+    b.hub.go_live(&session, next.number(), FromStore::default());
+    talk.grow(log, 0, "abc").await;
+    assert_eq!(words(&next), ["running", "text"]);
+    assert_eq!(deltas(&next), ["abc"]);
+}
+
 /// It has been taken over, and the log that said so is gone.
 #[tokio::test]
 async fn an_end_from_the_store_is_gone_on_to_only_from_text_of_its_own_attempt() {
