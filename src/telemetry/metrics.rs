@@ -327,6 +327,7 @@ mod tests {
         connected("websocket", "session").increment(1.0);
         connects("/chat").increment(1);
         connect_errors("invalid").increment(1);
+        recoveries("recovered").increment(1);
         disconnects("/chat", "transport close").increment(1);
         EventCounters::received("/chat", &["message:send"]).of("message:send").increment(1);
         EventCounters::received("/chat", &["message:send"]).of("made up").increment(2);

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::scenario::{self, Happening};
 use super::schema::Described;
 use super::{Asked, Heard, Subject, Transcript, each, is_recording, parsed, raw};
-use crate::dialect::Frame;
+use crate::dialect::{Frame, offset};
 use crate::domain::text::utf16_len;
 use crate::domain::{Command, Reply};
 
@@ -63,7 +63,10 @@ fn frames(subject: &Subject<'_>) -> Vec<Frame> {
 fn every_event_is_as_it_is_described_and_every_description_is_of_an_event() {
     each(|subject| {
         let name = subject.vocabulary.name();
-        let frames = frames(subject);
+        let mut frames = frames(subject);
+        if subject.dialect.is_some() {
+            frames.push(offset::told(offset::UNRECOVERABLE));
+        }
         for frame in &frames {
             let mut specs = subject.vocabulary.shown().iter();
             let spec = specs.find(|spec| spec.name == frame.event);
