@@ -44,6 +44,7 @@ use devices::Devices;
 use limits::counted_as;
 pub use messages::PAGE_MAX;
 pub use presence::Attendance;
+pub use recover::Owed;
 pub use sessions::{MadeSession, WantedSession};
 pub use status::{StreamMetrics, StreamStatus};
 

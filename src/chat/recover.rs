@@ -4,39 +4,49 @@
 use super::presence::passing;
 use super::{Caller, Chat, Visit, Waiting};
 use crate::adapter::News;
-use crate::domain::{Cursor, Error, ErrorCode, SessionId};
+use crate::domain::{Access, Cursor, Error, ErrorCode, SessionId};
 use crate::hub::Start;
 
+/// What a reader is owed that comes back to a session.
+#[derive(Debug, Clone)]
+pub struct Owed {
+    /// The session, and what its user is in it; looked up again before anything of it is shown.
+    pub access: Access,
+    /// What came after this.
+    pub after: Cursor,
+}
+
 impl Chat {
-    /// Whether a user was in all of these sessions a moment ago, and may see them still. Nothing is
-    /// made, and nothing counted. Where it is not known who was in a session, everybody was: after an
-    /// outage all come back at once.
+    /// Whether a user was in all of these sessions a moment ago, and may see them still: what they
+    /// are owed. `None` where not. Nothing is made, and nothing counted. Where it is not known who
+    /// was in a session, everybody was: after an outage all come back at once.
     ///
     /// # Errors
     /// Where that cannot be known now.
-    pub async fn may_recover(
+    pub async fn owed(
         &self,
         caller: &Caller,
         places: &[(SessionId, Cursor)],
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<Vec<Owed>>, Error> {
         let shared = &self.shared;
         if places.len() > shared.options.joined_max {
-            return Ok(false);
+            return Ok(None);
         }
-        for (session, _) in places {
-            match shared.see(caller, session).await {
-                Ok(_) => {}
-                Err(error) if error.code == ErrorCode::NotFound => return Ok(false),
+        let mut owed = Vec::with_capacity(places.len());
+        for (session, after) in places {
+            let access = match shared.see(caller, session).await {
+                Ok(access) => access,
+                Err(error) if error.code == ErrorCode::NotFound => return Ok(None),
                 Err(error) => return Err(error),
-            }
+            };
             let window = shared.options.rejoin_window;
             let was_in = shared.adapter.was_in(session, &caller.user, window);
-            let was_in = passing("read who was in", was_in).await.unwrap_or(true);
-            if !was_in {
-                return Ok(false);
+            if !passing("read who was in", was_in).await.unwrap_or(true) {
+                return Ok(None);
             }
+            owed.push(Owed { access, after: after.clone() });
         }
-        Ok(true)
+        Ok(Some(owed))
     }
 
     /// A client of the user has come back on a new connection, which `by` names as no other: its
@@ -61,11 +71,11 @@ impl Chat {
     pub async fn recover(
         &self,
         visit: &mut Visit,
-        session: SessionId,
+        access: Access,
         after: &Cursor,
     ) -> Result<Waiting, Error> {
         let shared = &self.shared;
-        let access = shared.see(&visit.caller, &session).await?;
+        let session = access.session.id.clone();
         let (access, entered) = self.take_place(visit, access, Start::After(after)).await?;
         let cursor = Some(after).filter(|_| !entered.is_whole);
         let from_store = match self.ended_since(&access, cursor).await {

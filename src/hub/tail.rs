@@ -161,7 +161,8 @@ impl TailState {
     /// nothing then. It may have been lost since: so it has to begin with the message that follows.
     fn begins_after(&self, ordinal: u64) -> bool {
         let mut ordinals = self.recent.iter().map(|recent| place::ordinal(&recent.event.kind));
-        self.held_from.seq == 0 && ordinals.find(|first| *first > 0) == Some(ordinal + 1)
+        self.held_from.seq == 0
+            && ordinals.find(|first| *first > 0).is_some_and(|first| first - 1 == ordinal)
     }
 
     /// Whether a cursor may tell of something that this tail has not heard yet.

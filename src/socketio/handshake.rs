@@ -12,7 +12,7 @@ use super::outlet::Client;
 use super::recovery::{self, Outcome, Returned};
 use super::{CLOSED_WITHIN, Edge, NAMESPACE, socket};
 use crate::auth::{Claims, Refused, find_token};
-use crate::chat::{Attendance, Caller};
+use crate::chat::{Attendance, Caller, Owed};
 use crate::dialect::DialectIndex;
 use crate::domain::ErrorCode;
 use crate::net::{Outbound, connect_error};
@@ -73,8 +73,8 @@ pub(super) enum Coming {
     New,
     /// It was here before, and begins anew.
     Anew,
-    /// It was here before, and goes on.
-    Back(Returned),
+    /// It was here before, and goes on there.
+    Back(Returned, Vec<Owed>),
 }
 
 /// What a handshake says.
@@ -144,7 +144,7 @@ async fn attend(
         Some(shown) => back(edge, &caller, shown).await?,
     };
     let (dialect, pid) = match &coming {
-        Coming::Back(returned) => (Some(returned.dialect), returned.pid.clone()),
+        Coming::Back(returned, _) => (Some(returned.dialect), returned.pid.clone()),
         Coming::New | Coming::Anew => (dialect, recovery::new_pid(&caller.user)),
     };
     let client = Some(Client { pid, connection });
@@ -166,7 +166,7 @@ async fn admitted(
         return Err(NotAdmitted::Unavailable);
     }
     match returned {
-        Some(returned) if may_recover(edge, caller, returned).await? => {
+        Some(returned) if owed(edge, caller, returned).await?.is_some() => {
             Err(NotAdmitted::Unavailable)
         }
         _ => Err(NotAdmitted::TooMany),
@@ -181,21 +181,22 @@ async fn back(
 ) -> Result<Coming, NotAdmitted> {
     let (coming, outcome) = match shown {
         Err(outcome) => (Coming::Anew, outcome),
-        Ok(returned) => match may_recover(edge, caller, &returned).await? {
-            true => (Coming::Back(returned), Outcome::Recovered),
-            false => (Coming::Anew, Outcome::Expired),
+        Ok(returned) => match owed(edge, caller, &returned).await? {
+            Some(owed) => (Coming::Back(returned, owed), Outcome::Recovered),
+            None => (Coming::Anew, Outcome::Expired),
         },
     };
     outcome.count();
     Ok(coming)
 }
 
-async fn may_recover(
+/// What a client is owed that comes back; `None` where it may not go on.
+async fn owed(
     edge: &Edge,
     caller: &Caller,
     returned: &Returned,
-) -> Result<bool, NotAdmitted> {
-    edge.chat.may_recover(caller, &returned.places).await.map_err(|_| NotAdmitted::Unavailable)
+) -> Result<Option<Vec<Owed>>, NotAdmitted> {
+    edge.chat.owed(caller, &returned.places).await.map_err(|_| NotAdmitted::Unavailable)
 }
 
 fn decide(edge: &Edge, socket: &SocketRef, auth: Option<&Value>) -> Result<Handshake, NotAdmitted> {

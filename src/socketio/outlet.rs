@@ -113,6 +113,11 @@ impl Outlet {
         self.revocations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Tells the client nothing more of where it stands: it comes back with what it has.
+    pub(super) fn ends(&self) {
+        *self.places() = Places::default();
+    }
+
     /// Tells the client where it stands, where no event has done that.
     pub(super) fn tell_place(&self) {
         self.change_places(|_| {});
@@ -224,7 +229,6 @@ impl Reader for Outlet {
     }
 
     fn revoke(&self, session: &SessionId) {
-        self.change_places(|places| places.leave(session));
         let mut revocations = self.revocations();
         if revocations.contains(session) {
             return;

@@ -21,9 +21,9 @@ use super::outlet::Outlet;
 use super::place::Place;
 use super::places::Places;
 use super::{Edge, NAMESPACE};
-use crate::chat::{Caller, Visit};
+use crate::chat::{Caller, Owed, Visit};
 use crate::dialect::{Dialect, Dialects, Greeting};
-use crate::domain::{Command, Cursor, Error, ErrorCode, Reply, SessionId, Timestamp};
+use crate::domain::{Command, Error, ErrorCode, Reply, SessionId, Timestamp};
 use crate::hub::{Reader, Stand};
 use crate::telemetry::metrics::{connects, disconnects};
 
@@ -118,7 +118,7 @@ struct Session {
     caller: Caller,
     visit: Option<Visit>,
     /// Where it is to go on, and cannot yet.
-    owed: Vec<(SessionId, Cursor)>,
+    owed: Vec<Owed>,
     recovered: bool,
     /// When to try again what is owed.
     again_at: Instant,
@@ -131,13 +131,13 @@ impl Session {
         let places = match &coming {
             Coming::New => Places::default(),
             Coming::Anew => Places::begun_anew(),
-            Coming::Back(returned) => Places::recovered(returned.offsets()),
+            Coming::Back(returned, _) => Places::recovered(returned.offsets()),
         };
         let outlet = Arc::new(Outlet::new(line, socket, caller.user.clone(), client, places));
         let chat = &place.line.edge.chat;
         let visit = Some(chat.arrive(caller.clone(), outlet.clone(), attendance));
         let (owed, recovered) = match coming {
-            Coming::Back(returned) => (returned.places, true),
+            Coming::Back(_, owed) => (owed, true),
             Coming::New | Coming::Anew => (Vec::new(), false),
         };
         Self { place, outlet, caller, visit, owed, recovered, again_at: Instant::now() }
@@ -162,17 +162,18 @@ impl Session {
     async fn go_on(&mut self) {
         let edge = self.place.line.edge.clone();
         self.again_at = Instant::now() + OWED_AGAIN;
-        for (session, after) in std::mem::take(&mut self.owed) {
+        for owed in std::mem::take(&mut self.owed) {
             let Some(visit) = &mut self.visit else { return };
-            match edge.chat.recover(visit, session.clone(), &after).await {
+            let session = &owed.access.session.id;
+            match edge.chat.recover(visit, owed.access.clone(), &owed.after).await {
                 Ok(waiting) => edge.chat.go_live(visit, waiting),
                 Err(error) if error.code == ErrorCode::NotFound => {
-                    self.outlet.stands(&session, Stand::Left);
-                    self.place.send(&self.place.line.dialect().revoked(&session));
+                    self.outlet.stands(session, Stand::Left);
+                    self.place.send(&self.place.line.dialect().revoked(session));
                 }
                 Err(error) => {
                     tracing::debug!(%session, %error, "go on in a session");
-                    self.owed.push((session, after));
+                    self.owed.push(owed);
                 }
             }
         }
@@ -187,7 +188,7 @@ impl Session {
             Command::RequestStream(request) => &request.session,
             _ => return false,
         };
-        self.owed.iter().any(|(owed, _)| owed == session)
+        self.owed.iter().any(|owed| owed.access.session.id == *session)
     }
 
     /// Carries out commands until the socket closes, the node drains, or its time is up.
@@ -280,6 +281,7 @@ impl Session {
             return;
         }
         self.place.send(&line.dialect().revoked(&session));
+        self.outlet.stands(&session, Stand::Left);
         line.edge.chat.revoked(visit, &session).await;
     }
 
@@ -299,6 +301,7 @@ impl Session {
     }
 
     async fn end(mut self) {
+        self.outlet.ends();
         if let Some(visit) = self.visit.take() {
             self.place.line.edge.chat.depart(visit).await;
         }
