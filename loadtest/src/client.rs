@@ -6,11 +6,13 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures::{SinkExt, StreamExt};
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde_json::Value;
+use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
@@ -25,6 +27,8 @@ const READ_BUFFER: usize = 4 * 1024;
 pub struct Socket {
     ws: WebSocketStream<Paced>,
     acks: u64,
+    pinged: Instant,
+    ping_gap: Duration,
 }
 
 /// What a packet is; the text is its JSON array.
@@ -66,7 +70,7 @@ impl Socket {
         let (ws, _) = tokio_tungstenite::client_async_with_config(url, stream, Some(config))
             .await
             .context("upgrade")?;
-        let mut socket = Self { ws, acks: 0 };
+        let mut socket = Self { ws, acks: 0, pinged: Instant::now(), ping_gap: Duration::ZERO };
         let auth = serde_json::json!({ "token": token, "dialect": "session" });
         socket.ws.send(Message::text(format!("40/chat,{auth}"))).await.context("send CONNECT")?;
         loop {
@@ -78,6 +82,12 @@ impl Socket {
                 bail!("refused: {}", packet.as_str());
             }
         }
+    }
+
+    /// The longest time between two pings. A stock client goes away after the server's interval
+    /// and timeout without one, 45 s by default; this one stays.
+    pub fn ping_gap(&self) -> Duration {
+        self.ping_gap
     }
 
     /// Emits an event that asks for an acknowledgement.
@@ -114,6 +124,8 @@ impl Socket {
             match text.as_bytes().first() {
                 Some(b'4') => return Ok(text),
                 Some(b'2') => {
+                    self.ping_gap = self.ping_gap.max(self.pinged.elapsed());
+                    self.pinged = Instant::now();
                     self.ws.send(Message::text("3")).await.context("answer a ping")?;
                 }
                 _ => {}

@@ -28,6 +28,8 @@ pub(super) struct Seen {
     /// The most that there ever was.
     pub peak: u64,
     pub phases: Vec<Phase>,
+    /// Why sockets were disconnected until the end.
+    pub disconnects: BTreeMap<String, u64>,
     /// All messages, in their order.
     pub stored: Vec<Value>,
 }
@@ -103,6 +105,10 @@ pub(super) struct Figures {
     slow_sockets: u64,
     /// How long they read on until they had everything, at most.
     read_on_seconds: f64,
+    /// The longest time between two pings that a reader had.
+    ping_gap_seconds: f64,
+    /// Why the nodes lost sockets.
+    disconnects: BTreeMap<String, u64>,
     others_cores: f64,
     /// Of all readers, of the whole run: messages that never came,
     missing: usize,
@@ -158,6 +164,13 @@ impl Figures {
             peak_mb: rounded(seen.peak as f64 / 1e6),
             slow_sockets: of_kind(true).map(|p| p.looked.slow_sockets).min().unwrap_or_default(),
             read_on_seconds: rounded(read_on.as_secs_f64()),
+            ping_gap_seconds: rounded(
+                readers
+                    .iter()
+                    .map(|reader| reader.heard().ping_gap.as_secs_f64())
+                    .fold(0.0, f64::max),
+            ),
+            disconnects: seen.disconnects.clone(),
             others_cores: rounded(others.fold(0.0, f64::max)),
             missing: 0,
             doubled: 0,
@@ -250,8 +263,8 @@ impl Figures {
             self.slow_adds_kib, self.slow_adds_kib_max, self.reader_kib, self.peak_mb
         );
         println!(
-            "  {} were behind at once, and read on for {:.1} s; others {:.2} cores",
-            self.slow_sockets, self.read_on_seconds, self.others_cores
+            "  {} were behind at once, and read on for {:.1} s; pings at most {:.1} s apart; others {:.2} cores",
+            self.slow_sockets, self.read_on_seconds, self.ping_gap_seconds, self.others_cores
         );
         println!(
             "  missing {}   doubled {}   out of order {}   out of place {}   wrong answers {}   closed {}   not stored {}",
@@ -263,6 +276,9 @@ impl Figures {
             self.closed,
             self.not_stored
         );
+        for (reason, count) in &self.disconnects {
+            println!("    {count} × {reason}");
+        }
         for reason in &self.reasons {
             println!("    {reason}");
         }

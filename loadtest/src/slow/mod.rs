@@ -41,6 +41,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const READ_ON: Duration = Duration::from_secs(60);
 /// How often the nodes are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How many of its messages the driver leaves unacknowledged before it waits: what a node takes of
+/// one socket at once is bounded.
+const UNDER_WAY: usize = 32;
 /// The most of a page of the history.
 const PAGE: usize = 100;
 
@@ -205,6 +208,7 @@ async fn measure(
         }
     }
     seen.peak = watch.peak()?;
+    seen.disconnects = watch.disconnects().await?;
     seen.stored = stored(nodes[2], &jwt, &session).await?;
     Ok(Figures::of(plan, &seen, &driver.sent, &room.close()))
 }
@@ -235,6 +239,7 @@ struct Driver {
     sent: Vec<Instant>,
     /// The messages that the answers become.
     answers: Vec<String>,
+    under_way: usize,
 }
 
 impl Driver {
@@ -242,7 +247,7 @@ impl Driver {
         let mut socket = Socket::connect(node, jwt).await?;
         socket.call("session:join", &json!({ "sessionId": session })).await?;
         let session = session.to_owned();
-        Ok(Self { socket, session, sent: Vec::new(), answers: Vec::new() })
+        Ok(Self { socket, session, sent: Vec::new(), answers: Vec::new(), under_way: 0 })
     }
 
     /// One answer, and messages as long as it lasts. Gives the message that the answer becomes.
@@ -259,6 +264,9 @@ impl Driver {
         for n in 0..count {
             let at = begin + Duration::from_secs_f64(n as f64 / f64::from(plan.messages));
             self.listen(at, &mut message).await?;
+            while self.under_way >= UNDER_WAY {
+                self.receive(&mut message).await?;
+            }
             let number = self.sent.len();
             let payload = json!({
                 "sessionId": self.session,
@@ -267,6 +275,7 @@ impl Driver {
             });
             self.sent.push(Instant::now());
             self.socket.emit("message:send", &payload).await?;
+            self.under_way += 1;
         }
         self.listen(begin + lasts, &mut message).await?;
         let message = message.context("the question was not acknowledged")?;
@@ -276,16 +285,22 @@ impl Driver {
 
     /// Takes what comes until then.
     async fn listen(&mut self, until: Instant, message: &mut Option<String>) -> anyhow::Result<()> {
-        while let Ok(received) = timeout_at(until, self.socket.receive()).await {
-            let text = received?;
-            let Packet::Ack(ack) = packet(&text) else { continue };
-            granted(ack)?;
-            if message.is_none() {
-                let said: Value = serde_json::from_str(ack).context("read an acknowledgement")?;
-                // Those of messages have no `streamId`.
-                let id = said[0]["streamId"].as_str().and(said[0]["messageId"].as_str());
-                *message = id.map(str::to_owned);
-            }
+        while let Ok(received) = timeout_at(until, self.receive(message)).await {
+            received?;
+        }
+        Ok(())
+    }
+
+    /// Takes one packet. Cancel safe.
+    async fn receive(&mut self, message: &mut Option<String>) -> anyhow::Result<()> {
+        let text = self.socket.receive().await?;
+        let Packet::Ack(ack) = packet(&text) else { return Ok(()) };
+        granted(ack)?;
+        let said: Value = serde_json::from_str(ack).context("read an acknowledgement")?;
+        // Those of messages have no `streamId`.
+        match (said[0]["streamId"].as_str(), said[0]["messageId"].as_str()) {
+            (Some(_), Some(id)) => *message = Some(id.to_owned()),
+            _ => self.under_way = self.under_way.saturating_sub(1),
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The readers of the room, and a look at the nodes meanwhile.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +36,8 @@ pub(super) struct Heard {
     pub transcript: Transcript,
     /// Why it hears nothing any more.
     pub ended: Option<String>,
+    /// The longest time between two pings.
+    pub ping_gap: Duration,
 }
 
 impl Reader {
@@ -128,6 +131,7 @@ async fn listen(socket: &mut Socket, heard: &Mutex<Heard>) -> anyhow::Error {
         let at = Instant::now();
         let Packet::Event(event) = packet(&text) else { continue };
         let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.ping_gap = socket.ping_gap();
         if let Err(error) = heard.transcript.take(event, text.len(), at) {
             return error;
         }
@@ -197,6 +201,24 @@ impl Watch {
     fn cpu(&self) -> anyhow::Result<(f64, f64)> {
         let sum = |all: &[Process]| all.iter().map(Process::cpu_seconds).sum::<Result<f64, _>>();
         Ok((sum(&self.nodes)?, sum(&self.others)?))
+    }
+
+    /// Why sockets were disconnected, and how many.
+    pub async fn disconnects(&self) -> anyhow::Result<BTreeMap<String, u64>> {
+        let mut reasons = BTreeMap::new();
+        for address in &self.metrics {
+            let text = http::text(*address, "/metrics").await?;
+            for line in text.lines().filter(|line| line.starts_with("socket_io_disconnect_total{"))
+            {
+                let reason =
+                    line.split_once("reason=\"").and_then(|(_, rest)| rest.split_once('"'));
+                let count = line.rsplit_once(' ').and_then(|(_, count)| count.parse::<f64>().ok());
+                if let (Some((reason, _)), Some(count)) = (reason, count) {
+                    *reasons.entry(reason.to_owned()).or_default() += count as u64;
+                }
+            }
+        }
+        Ok(reasons)
     }
 
     async fn slow_sockets(&self) -> anyhow::Result<u64> {
