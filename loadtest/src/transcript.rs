@@ -114,10 +114,12 @@ impl Transcript {
         let (mut doubled, mut late, mut next) = (0, 0, 0);
         for (number, _) in &self.messages {
             match had.get_mut(*number) {
-                Some(had) if !*had => *had = true,
+                Some(had) if !*had => {
+                    *had = true;
+                    late += usize::from(*number < next);
+                }
                 _ => doubled += 1,
             }
-            late += usize::from(*number < next);
             next = next.max(number + 1);
         }
         [had.iter().filter(|had| !**had).count(), doubled, late]
