@@ -1,6 +1,6 @@
 # What a developer types. `make test` and `make cluster` install from Debian what is missing.
 
-.PHONY: help build test rust e2e takeover openapi types check fmt cluster bench install
+.PHONY: help build test rust e2e takeover openapi types check fmt cluster bench slow install
 
 help:
 	@echo 'make test      everything: cargo test, the end-to-end suites, the documents and types'
@@ -12,6 +12,7 @@ help:
 	@echo 'make check     format, lints, documentation'
 	@echo 'make cluster   three nodes behind nginx on this machine (CLUSTER_PORT=8080)'
 	@echo 'make bench     how much later another node gets each chunk (ARGS="--runs 5"), and other load tests'
+	@echo 'make slow      what slow readers cost the others and the nodes, and how fast late ones have a long answer'
 	@echo 'make build     the program, optimised'
 	@echo 'make install   what the tests need, from Debian'
 
@@ -55,3 +56,6 @@ cluster:
 
 bench:
 	@dev/bench.sh $(ARGS)
+
+slow:
+	@dev/bench.sh slow-and-late

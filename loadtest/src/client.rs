@@ -3,16 +3,21 @@
 //! It answers pings, and parses nothing that is not asked for: on the machine that it measures,
 //! its own work counts.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures::{SinkExt, StreamExt};
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
+use crate::pace::{Pace, Paced};
 use crate::token::token;
 
 /// Room for a few chunks.
@@ -20,8 +25,10 @@ const READ_BUFFER: usize = 4 * 1024;
 
 /// A socket in `/chat`.
 pub struct Socket {
-    ws: WebSocketStream<TcpStream>,
+    ws: WebSocketStream<Paced>,
     acks: u64,
+    pinged: Instant,
+    ping_gap: Duration,
 }
 
 /// What a packet is; the text is its JSON array.
@@ -40,15 +47,30 @@ impl Socket {
     /// # Errors
     /// Where it is refused.
     pub async fn connect(address: SocketAddr, token: &str) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).await.context("connect")?;
-        stream.set_nodelay(true).context("set TCP_NODELAY")?;
+        Self::open(address, token, None).await
+    }
+
+    /// As [`Socket::connect`], and reads as fast as `pace` says.
+    ///
+    /// # Errors
+    /// Where it is refused.
+    pub async fn connect_paced(
+        address: SocketAddr,
+        token: &str,
+        pace: Pace,
+    ) -> anyhow::Result<Self> {
+        Self::open(address, token, Some(pace)).await
+    }
+
+    async fn open(address: SocketAddr, token: &str, pace: Option<Pace>) -> anyhow::Result<Self> {
+        let stream = Paced::connect(address, pace).await?;
         let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
         // The default, 128 KiB, is cleared for each read.
         let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER);
         let (ws, _) = tokio_tungstenite::client_async_with_config(url, stream, Some(config))
             .await
             .context("upgrade")?;
-        let mut socket = Self { ws, acks: 0 };
+        let mut socket = Self { ws, acks: 0, pinged: Instant::now(), ping_gap: Duration::ZERO };
         let auth = serde_json::json!({ "token": token, "dialect": "session" });
         socket.ws.send(Message::text(format!("40/chat,{auth}"))).await.context("send CONNECT")?;
         loop {
@@ -60,6 +82,12 @@ impl Socket {
                 bail!("refused: {}", packet.as_str());
             }
         }
+    }
+
+    /// The longest time between two pings. A stock client goes away after the server's interval
+    /// and timeout without one, 45 s by default; this one stays.
+    pub fn ping_gap(&self) -> Duration {
+        self.ping_gap
     }
 
     /// Emits an event that asks for an acknowledgement.
@@ -96,6 +124,8 @@ impl Socket {
             match text.as_bytes().first() {
                 Some(b'4') => return Ok(text),
                 Some(b'2') => {
+                    self.ping_gap = self.ping_gap.max(self.pinged.elapsed());
+                    self.pinged = Instant::now();
                     self.ws.send(Message::text("3")).await.context("answer a ping")?;
                 }
                 _ => {}
@@ -134,6 +164,44 @@ pub fn packet(text: &str) -> Packet<'_> {
     }
 }
 
+/// The name of an event, and what it carries. What stands behind that, such as the reader's place,
+/// is passed over.
+///
+/// # Errors
+/// Where it is no such event.
+pub fn payload<'a, T: Deserialize<'a>>(event: &'a str) -> serde_json::Result<(&'a str, T)> {
+    let Named { name, payload } = serde_json::from_str(event)?;
+    Ok((name, payload))
+}
+
+struct Named<'a, T> {
+    name: &'a str,
+    payload: T,
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Named<'de, T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(NamedVisitor(PhantomData))
+    }
+}
+
+struct NamedVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for NamedVisitor<T> {
+    type Value = Named<'de, T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an event's name and payload")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let name = seq.next_element()?.ok_or_else(|| A::Error::custom("an event has a name"))?;
+        let payload = seq.next_element()?.ok_or_else(|| A::Error::custom("nothing is carried"))?;
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Named { name, payload })
+    }
+}
+
 /// Whether an acknowledgement says that the command was carried out.
 ///
 /// # Errors
@@ -144,4 +212,18 @@ pub fn granted(ack: &str) -> anyhow::Result<()> {
         bail!("refused: {ack}");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_the_payload_is_passed_over() {
+        for event in [r#"["a",{"b":1}]"#, r#"["a",{"b":1},"place"]"#, r#"["a",{"b":1},[2],"x"]"#] {
+            let (name, payload): (_, Value) = payload(event).unwrap();
+            assert_eq!((name, &payload["b"]), ("a", &Value::from(1)));
+        }
+        assert!(payload::<Value>(r#"["a"]"#).is_err());
+    }
 }

@@ -1,14 +1,35 @@
 //! An HTTP client as small as can be: one connection, one request at a time, JSON back.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
+/// How long the whole of [`text`] may take.
+const TEXT_WITHIN: Duration = Duration::from_secs(5);
 /// The largest answer that is read.
 const BODY_MAX: usize = 16 * 1024 * 1024;
+
+/// What is at `path`, for anybody, with its head.
+///
+/// # Errors
+/// Where nobody listens, or it is not there in time.
+pub async fn text(address: SocketAddr, path: &str) -> anyhow::Result<String> {
+    let asking = async {
+        let mut stream = TcpStream::connect(address).await?;
+        let head = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.take(BODY_MAX as u64).read_to_string(&mut answer).await?;
+        std::io::Result::Ok(answer)
+    };
+    let answer = timeout(TEXT_WITHIN, asking).await.with_context(|| format!("{path} in time"))?;
+    answer.with_context(|| format!("read {path}"))
+}
 
 /// A connection that is kept open.
 pub struct Connection {

@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::client::{Packet, Socket, joined_pair, packet};
+use crate::client::{Packet, Socket, joined_pair, packet, payload};
 use crate::database::{Database, without_limits};
 use crate::nodes::{Nodes, address_of};
 use crate::options;
@@ -223,9 +223,8 @@ async fn ended(socket: &mut Socket) -> anyhow::Result<Value> {
         let Packet::Event(event) = packet(&text) else { continue };
         // Chunks are not looked into: this process shares the machine with those it measures.
         if event.starts_with("[\"stream:complete\"") {
-            let (_, payload): (String, Value) =
-                serde_json::from_str(event).context("read stream:complete")?;
-            return Ok(payload);
+            let (_, said) = payload::<Value>(event).context("read stream:complete")?;
+            return Ok(said);
         }
         if event.starts_with("[\"stream:error\"") {
             bail!("the answer failed: {event}");

@@ -9,14 +9,18 @@ mod cross_node;
 mod database;
 mod first_token;
 mod http;
+mod late_join;
 mod long_answer;
 mod long_session;
 mod nodes;
 mod options;
+mod pace;
 mod process;
 mod send;
+mod slow;
 mod stats;
 mod token;
+mod transcript;
 
 use std::process::ExitCode;
 
@@ -32,6 +36,8 @@ fn main() -> ExitCode {
         .subcommand(long_session::command())
         .subcommand(long_answer::command())
         .subcommand(first_token::command())
+        .subcommand(slow::command())
+        .subcommand(late_join::command())
         .get_matches();
     let done = match matches.subcommand() {
         Some((cross_node::NAME, matches)) => run(cross_node::run(matches)),
@@ -39,6 +45,8 @@ fn main() -> ExitCode {
         Some((long_session::NAME, matches)) => run(long_session::run(matches)),
         Some((long_answer::NAME, matches)) => run(long_answer::run(matches)),
         Some((first_token::NAME, matches)) => run(first_token::run(matches)),
+        Some((slow::NAME, matches)) => run(slow::run(matches)),
+        Some((late_join::NAME, matches)) => run(late_join::run(matches)),
         _ => unreachable!("clap requires one of the subcommands above"),
     };
     match done {

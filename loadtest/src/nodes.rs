@@ -8,9 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
+
+use crate::http;
 
 /// How long a node may take to become ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -60,10 +60,10 @@ impl Nodes {
         let child = Command::new(bin)
             .arg("serve")
             .current_dir(&self.folder)
+            .env("METRICS_PORT", "0")
             .envs(settings)
             .env("HOST", address.ip().to_string())
             .env("PORT", address.port().to_string())
-            .env("METRICS_PORT", "0")
             .env("AGENTS_FILE", self.folder.join("agents.toml"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("share a log file")?)
@@ -146,20 +146,15 @@ pub fn address_of(url: &str) -> anyhow::Result<SocketAddr> {
     found.into_iter().next().with_context(|| format!("{host} has no address"))
 }
 
-fn free_address() -> anyhow::Result<SocketAddr> {
+/// An address of loopback on which nobody listens.
+///
+/// # Errors
+/// Where there is none.
+pub fn free_address() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").context("find a free port")?;
     listener.local_addr().context("find a free port")
 }
 
 async fn is_ready(address: SocketAddr) -> bool {
-    let asked = timeout(Duration::from_secs(2), async {
-        let mut stream = TcpStream::connect(address).await?;
-        stream
-            .write_all(b"GET /readyz HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n")
-            .await?;
-        let mut answer = Vec::new();
-        stream.take(64 * 1024).read_to_end(&mut answer).await?;
-        std::io::Result::Ok(answer.starts_with(b"HTTP/1.1 200"))
-    });
-    matches!(asked.await, Ok(Ok(true)))
+    http::text(address, "/readyz").await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }

@@ -42,6 +42,21 @@ impl Process {
         Ok(Self { name: name.to_owned(), pid, counted: Counted::WithChildren })
     }
 
+    /// How much memory it has, its children apart.
+    ///
+    /// # Errors
+    /// Where the process is gone.
+    pub fn resident(&self) -> anyhow::Result<Resident> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid))
+            .with_context(|| format!("{} has ended", self.name))?;
+        let bytes = |field: &str| {
+            let rest = status.lines().find_map(|line| line.strip_prefix(field))?;
+            Some(rest.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+        };
+        let (now, peak) = (bytes("VmRSS:"), bytes("VmHWM:"));
+        Ok(Resident { now: now.unwrap_or_default(), peak: peak.unwrap_or_default() })
+    }
+
     /// This process, without the nodes that it may have started.
     pub fn own(name: &str) -> Self {
         Self { name: name.to_owned(), pid: std::process::id(), counted: Counted::Alone }
@@ -61,6 +76,15 @@ impl Process {
         let children: u64 = running.filter(|stat| stat.parent == self.pid).map(|s| s.own).sum();
         Ok((own.own + own.ended_children + children) as f64 / TICKS_PER_SECOND)
     }
+}
+
+/// Memory of a process that is in use, in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Resident {
+    /// Now.
+    pub now: u64,
+    /// The most that there ever was.
+    pub peak: u64,
 }
 
 /// CPU time of the whole machine since its start, in seconds.
@@ -181,6 +205,8 @@ mod tests {
         let process = Process::listening_on("own", port).unwrap();
         assert_eq!(process.pid, std::process::id());
         assert!(process.cpu_seconds().unwrap() >= 0.0);
+        let resident = process.resident().unwrap();
+        assert!(resident.now > 0 && resident.peak >= resident.now, "{resident:?}");
         drop(listener);
         assert!(Process::listening_on("own", port).is_err());
     }

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::client::{Packet, Socket, joined_pair, packet};
+use crate::client::{Packet, Socket, joined_pair, packet, payload};
 use crate::database::{Database, without_limits};
 use crate::nodes::{Nodes, address_of};
 use crate::options;
@@ -316,7 +316,7 @@ async fn hear(mut socket: Socket, wanted: usize, deadline: Instant) -> Vec<(usiz
         let Ok(Ok(text)) = timeout_at(deadline, socket.receive()).await else { break };
         let at = Instant::now();
         let Packet::Event(event) = packet(&text) else { continue };
-        let Ok((name, message)) = serde_json::from_str::<(String, Value)>(event) else { continue };
+        let Ok((name, message)) = payload::<Value>(event) else { continue };
         let number = message["clientMessageId"].as_str().and_then(|id| id.parse().ok());
         if let (true, Some(number)) = (name == "message:new", number) {
             heard.push((number, at));

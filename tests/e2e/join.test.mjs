@@ -3,7 +3,7 @@
 // it shorter or longer.
 
 import assert from 'node:assert/strict';
-import { close, each, follow, lasting, ok, open, random, sessionId, suite, token } from './harness.mjs';
+import { client, close, connected, each, eventually, follow, lasting, ok, open, random, record, sessionId, suite, token } from './harness.mjs';
 
 const ANSWERS = Number(process.env.ANSWERS ?? 1_000);
 const AT_ONCE = 32;
@@ -121,3 +121,63 @@ function forget(heard, id) {
   const kept = heard.events.filter(({ payload }) => payload?.sessionId !== id);
   heard.events.splice(0, heard.events.length, ...kept);
 }
+
+/** Where text ends, in a recording. */
+const upTo = (heard, streamId) => heard.of('stream:chunk').filter((chunk) => chunk.streamId === streamId).at(-1);
+const end = (chunk) => (chunk ? chunk.offset + chunk.delta.length : 0);
+
+/** A client, and how many bytes each packet has that brought it text. */
+async function weighed(node) {
+  const socket = client(node.url, { token: token() });
+  const heard = record(socket);
+  const bytes = [];
+  await connected(socket);
+  socket.io.engine.on('packet', ({ type, data }) => {
+    // The packet's type, which is not in `data`, is one byte.
+    if (type === 'message' && data.startsWith('2/chat,["stream:chunk"')) bytes.push(1 + Buffer.byteLength(data));
+  });
+  return { socket, heard, bytes };
+}
+
+const LONG = { tokens: 10_000, tokensPerSecond: 1_000 };
+const LATE = 30;
+
+// Nobody else reads on the third node, which forgets a session as soon as nobody does.
+suite('late joins', { nodes: 3, each: [{}, {}, { TAIL_LINGER: '0s' }], agents: { assistant: LONG } }, (e2e) => {
+  e2e(`${LATE} in an answer of ${LONG.tokens} tokens: one event each, hardly larger than the text`, { timeout: 60_000 }, async ({ nodes }) => {
+    const id = sessionId('late');
+    const [asker, reader] = [await weighed(nodes[0]), await weighed(nodes[1])];
+    await ok(reader.socket, 'session:join', { sessionId: id });
+    const { streamId } = await ok(asker.socket, 'stream:request', { sessionId: id, prompt: 'Everything' });
+    await asker.heard.next('stream:chunk');
+    const late = [];
+    for (let n = 0; n < LATE; n += 1) {
+      const one = await weighed(nodes[n % nodes.length]);
+      // Spread over some 65,000 characters, the last ones before the end.
+      await eventually(() => end(upTo(asker.heard, streamId)) > (n * 60_000) / LATE, { every: 2, what: 'the answer goes on' });
+      const known = end(upTo(asker.heard, streamId));
+      const { activeStreams } = await ok(one.socket, 'session:join', { sessionId: id });
+      assert.deepEqual(activeStreams.map((stream) => stream.streamId), [streamId], 'it was over before the last one came');
+      await eventually(() => end(upTo(one.heard, streamId)) >= known, { every: 2, what: 'the text so far' });
+      const leaves = n % nodes.length === 2;
+      if (leaves) await ok(one.socket, 'session:leave', { sessionId: id });
+      late.push({ ...one, known, leaves });
+    }
+    const { name, payload: { message } } = await asker.heard.finished(streamId);
+    assert.equal(name, 'stream:complete');
+    let longest = 0;
+    for (const { heard, bytes, known, leaves } of [...late, { ...reader, known: 0 }]) {
+      if (!leaves) await heard.finished(streamId);
+      const { text } = heard.follow(streamId);
+      assert.equal(text, leaves ? message.content.slice(0, text.length) : message.content);
+      const chunks = heard.of('stream:chunk');
+      assert.equal(chunks.length, bytes.length);
+      if (known === 0) continue;
+      assert.equal(chunks.filter(({ offset }) => offset < known).length, 1, `chunks that brought ${known} characters`);
+      const encoded = Buffer.byteLength(JSON.stringify(chunks[0].delta));
+      assert.ok(bytes[0] <= 1.1 * encoded + 1_024, `${bytes[0]} bytes for ${encoded} of text`);
+      longest = Math.max(longest, encoded);
+    }
+    assert.ok(longest > 50_000, `the longest catch-up had ${longest} bytes`);
+  });
+});

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::client::{Packet, Socket, granted, packet};
+use crate::client::{Packet, Socket, granted, packet, payload};
 
 const CHUNK: &str = r#"["stream:chunk","#;
 
@@ -96,7 +96,7 @@ async fn hear(
         let at = begin.elapsed();
         match packet(&text) {
             Packet::Event(event) if event.starts_with(CHUNK) => {
-                let (_, chunk): (&str, Chunk<'_>) = serde_json::from_str(event)?;
+                let (_, chunk): (_, Chunk<'_>) = payload(event)?;
                 heard.take(at, &chunk);
             }
             Packet::Event(event)
