@@ -8,6 +8,7 @@
 //!
 //! It knows Socket.IO and the dialects; what a command does is `chat`'s business.
 
+mod allowance;
 mod flood;
 mod handshake;
 mod inbox;
@@ -69,7 +70,8 @@ pub struct SocketOptions {
     pub ping_timeout: Duration,
     /// The most bytes of one message from a client.
     pub payload_max: usize,
-    /// The most event bytes that are handed over and not written; beyond it the socket is slow.
+    /// The most event bytes that are handed over and not written; beyond it the socket is slow. A
+    /// slow one may have less.
     pub outbound_max: u64,
     /// The most commands waiting to be carried out; further ones are refused.
     pub command_queue: usize,

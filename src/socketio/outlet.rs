@@ -9,6 +9,7 @@ use socketioxide::extract::SocketRef;
 use socketioxide::{SendError, SocketError};
 use tokio::sync::Notify;
 
+use super::allowance::Allowance;
 use super::line::{Line, offset_bytes};
 use super::places::Places;
 use super::{CLOSED_WITHIN, NAMESPACE};
@@ -30,6 +31,7 @@ pub(super) struct Outlet {
     client: Option<Client>,
     /// Held while events are sent that change it, so that the last one tells the truth.
     places: Mutex<Places>,
+    allowance: Allowance,
     slow: AtomicBool,
     became_slow: Notify,
     /// At most this much may be outstanding for what was refused to fit.
@@ -59,6 +61,7 @@ impl Outlet {
         client: Option<Client>,
         places: Places,
     ) -> Self {
+        let allowance = Allowance::new(line.edge.options.outbound_max);
         Self {
             id: ReaderId(line.edge.readers.fetch_add(1, Ordering::Relaxed)),
             user,
@@ -66,6 +69,7 @@ impl Outlet {
             socket,
             client,
             places: Mutex::new(places),
+            allowance,
             slow: AtomicBool::new(false),
             became_slow: Notify::new(),
             room_at: AtomicU64::new(0),
@@ -91,6 +95,7 @@ impl Outlet {
         if self.queue_full.swap(false, Ordering::AcqRel) {
             tokio::time::sleep(QUEUE_FULL_PAUSE).await;
         }
+        self.allowance.drained();
         if self.slow.swap(false, Ordering::AcqRel) {
             metrics::handles().slow_sockets.decrement(1.0);
         }
@@ -153,7 +158,8 @@ impl Outlet {
     }
 
     fn full(&self, bytes: u64) -> Offer {
-        let max = self.line.edge.options.outbound_max;
+        let max = self.allowance.bytes();
+        self.allowance.refused();
         self.room_at.store(max.saturating_sub(bytes).min(max / 2), Ordering::Release);
         if !self.slow.swap(true, Ordering::AcqRel) {
             metrics::handles().slow_sockets.increment(1.0);
@@ -180,7 +186,7 @@ impl Reader for Outlet {
         let mut places = self.places();
         let bytes: u64 = frames.iter().map(bytes).sum();
         let outstanding = self.line.outbound.outstanding();
-        if outstanding > 0 && outstanding + bytes > self.line.edge.options.outbound_max {
+        if outstanding > 0 && outstanding + bytes > self.allowance.bytes() {
             return self.full(bytes);
         }
         for (sent, frame) in frames.iter().enumerate() {
