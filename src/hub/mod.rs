@@ -292,7 +292,8 @@ impl Hub {
                 Start::After(cursor) => Behind::after(&state, cursor),
             };
             let id = reader.id();
-            let is_new = state.members.add(reader, standing, behind);
+            let before = if let Start::Now(_) = start { stored } else { 0 };
+            let is_new = state.members.add(reader, standing, behind, before);
             let at = state.members.place(id, &state.cursor);
             let active = state.active();
             return Ok(Entered { active, at, is_whole: is_whole || !is_new });

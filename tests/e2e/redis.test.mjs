@@ -17,7 +17,7 @@ const CLUSTER = {
   nodes: 3,
   proxied: true,
   agents: { assistant: upstream.agent('told', { timeout: '60s' }), story: upstream.agent('story') },
-  env: { ...upstream.env, REDIS_COMMAND_TIMEOUT: '2s' },
+  env: { ...upstream.env, REDIS_COMMAND_TIMEOUT: '2s', ...(process.env.DEBUG_LOG ? { RUST_LOG: process.env.DEBUG_LOG } : {}) },
 };
 
 // ── A session that everybody reads ─────────────────────────────────────────────────────────────
@@ -152,7 +152,7 @@ async function endsWell(play, options) {
 
 /** While Redis does not answer: its own readers read on, and messages are taken at every node. */
 async function goesOn(play, nodes = [0, 1, 2]) {
-  await say(play.answer, play.locals, 'there ', 'was ');
+  await say(play.answer, play.locals, 'there ', 'was ').catch((e) => { for (const r of play.locals) console.error(r.name, JSON.stringify(r.events).slice(0, 900)); throw e; });
   for (const n of nodes) await play.send(n);
   await Promise.all(nodes.map((n) => play.newcomer(n)));
   await say(play.answer, play.locals, 'no ');
@@ -166,12 +166,27 @@ const isOver = ({ cluster, ids }) =>
 const redisIs = (up, ...nodes) =>
   Promise.all(nodes.map((node) => eventually(async () => (await metrics(node)).sum('redis_up') === up, { within: 15_000, every: 50, what: `redis_up ${up}` })));
 
+/** A test, and whatever it did to Redis undone. */
+const mending = (body) => closing(async (cluster) => {
+  try {
+    await body(cluster);
+  } finally {
+    cluster.redis.resume();
+    if (!cluster.redis.child.alive) await cluster.redis.start();
+    for (const { toRedis } of cluster.nodes) {
+      toRedis.watch(undefined);
+      toRedis.cut();
+    }
+    await redisIs(1, ...cluster.nodes);
+  }
+});
+
 // ── One Redis ──────────────────────────────────────────────────────────────────────────────────
 
 suite('redis', CLUSTER, (e2e) => {
   const stop = (cluster) => cluster.redis.command('SHUTDOWN', 'NOSAVE').catch(() => {}).then(() => cluster.redis.child.exited);
 
-  e2e('it is shut down, and comes back empty, in the middle of an answer', { timeout: 60_000 }, closing(async (cluster) => {
+  e2e('it is shut down, and comes back empty, in the middle of an answer', { timeout: 60_000 }, mending(async (cluster) => {
     const play = await scene(cluster);
     await play.send(1);
     await stop(cluster);
@@ -180,7 +195,7 @@ suite('redis', CLUSTER, (e2e) => {
     await endsWell(play);
   }));
 
-  e2e('the answer ends while it is away, and messages follow', { timeout: 60_000 }, closing(async (cluster) => {
+  e2e('the answer ends while it is away, and messages follow', { timeout: 60_000 }, mending(async (cluster) => {
     const play = await scene(cluster);
     await stop(cluster);
     await goesOn(play);
@@ -193,7 +208,7 @@ suite('redis', CLUSTER, (e2e) => {
     await isComplete(play);
   }));
 
-  e2e('an answer begins and ends while it is away', { timeout: 60_000 }, closing(async (cluster) => {
+  e2e('an answer begins and ends while it is away', { timeout: 60_000 }, mending(async (cluster) => {
     const play = await scene(cluster, { starts: false });
     await stop(cluster);
     await redisIs(0, ...cluster.nodes);
@@ -205,7 +220,7 @@ suite('redis', CLUSTER, (e2e) => {
     await isComplete(play);
   }));
 
-  e2e('it freezes for five seconds', { timeout: 60_000 }, closing(async (cluster) => {
+  e2e('it freezes for five seconds', { timeout: 60_000 }, mending(async (cluster) => {
     const play = await scene(cluster);
     cluster.redis.pause();
     await Promise.all([lasting(5_000), goesOn(play)]);
@@ -213,7 +228,7 @@ suite('redis', CLUSTER, (e2e) => {
     await endsWell(play);
   }));
 
-  e2e('it freezes again and again, at random moments', { timeout: 60_000 }, closing(async (cluster) => {
+  e2e('it freezes again and again, at random moments', { timeout: 60_000 }, mending(async (cluster) => {
     const dice = random();
     const question = prompt(240, `frozen-${dice.seed}`);
     const play = await scene(cluster, { agentId: 'story', question });
@@ -229,7 +244,7 @@ suite('redis', CLUSTER, (e2e) => {
     assert.equal(attempts, 1, 'the owner lives');
   }));
 
-  e2e('its connections are killed, of one kind and the other, again and again', { timeout: 60_000 }, closing(async (cluster) => {
+  e2e('its connections are killed, of one kind and the other, again and again', { timeout: 60_000 }, mending(async (cluster) => {
     const play = await scene(cluster);
     const kill = async (type) => {
       const killed = Number(await cluster.redis.command('CLIENT', 'KILL', 'TYPE', type, 'SKIPME', 'yes'));
@@ -245,7 +260,7 @@ suite('redis', CLUSTER, (e2e) => {
     await endsWell(play);
   }));
 
-  e2e('the last of a burst is lost: nothing after it shows that, and yet it is heard', { timeout: 60_000 }, closing(async (cluster) => {
+  e2e('the last of a burst is lost: nothing after it shows that, and yet it is heard', { timeout: 60_000 }, mending(async (cluster) => {
     const play = await scene(cluster);
     for (let n = 0; n < 20; n += 1) await play.send(n % 3);
     // Redis has it while nobody is subscribed: all come back too late to hear it.
@@ -266,7 +281,7 @@ suite('redis', CLUSTER, (e2e) => {
     await isComplete(play);
   }));
 
-  e2e('it goes away in the middle of a burst of messages', { timeout: 60_000 }, closing(async (cluster) => {
+  e2e('it goes away in the middle of a burst of messages', { timeout: 60_000 }, mending(async (cluster) => {
     const play = await scene(cluster);
     const burst = Promise.all(Array.from({ length: 60 }, (_, n) => play.send(n % 3)));
     await eventually(() => play.sent.length > 10, { every: 1, what: 'some are sent' });
@@ -277,7 +292,7 @@ suite('redis', CLUSTER, (e2e) => {
     await endsWell(play);
   }));
 
-  e2e('one node is cut off from it, and comes back', { timeout: 60_000 }, closing(async (cluster) => {
+  e2e('one node is cut off from it, and comes back', { timeout: 60_000 }, mending(async (cluster) => {
     const play = await scene(cluster);
     const [, { toRedis }] = cluster.nodes;
     toRedis.watch(() => 'cut before');
@@ -292,7 +307,7 @@ suite('redis', CLUSTER, (e2e) => {
   }));
 
   for (const way of ['commands', 'answers']) {
-    e2e(`a node’s connections lose all ${way}, and nobody says so`, { timeout: 60_000 }, closing(async (cluster) => {
+    e2e(`a node’s connections lose all ${way}, and nobody says so`, { timeout: 60_000 }, mending(async (cluster) => {
       const play = await scene(cluster);
       assert.ok(cluster.nodes[1].toRedis.swallow(way) >= 2);
       const connected = play.readers.filter(({ url }) => url !== cluster.nodes[1].url);
@@ -303,7 +318,7 @@ suite('redis', CLUSTER, (e2e) => {
     }));
   }
 
-  e2e('the generating node’s connections lose all answers: its readers read on', { timeout: 60_000 }, closing(async (cluster) => {
+  e2e('the generating node’s connections lose all answers: its readers read on', { timeout: 60_000 }, mending(async (cluster) => {
     const play = await scene(cluster);
     assert.ok(cluster.nodes[0].toRedis.swallow('answers') >= 2);
     await goesOn(play);
@@ -342,7 +357,7 @@ suite('redis: failover', CLUSTER, (e2e) => {
     return () => toRedis.watch(undefined);
   }
 
-  e2e('the newest of an answer is lost with it', { timeout: 60_000 }, closing(async (cluster) => {
+  e2e('the newest of an answer is lost with it', { timeout: 60_000 }, mending(async (cluster) => {
     const play = await scene(cluster);
     await play.send(0);
     const replica = await behind(cluster);
@@ -354,7 +369,7 @@ suite('redis: failover', CLUSTER, (e2e) => {
     await endsWell(play);
   }));
 
-  e2e('the end of an answer is lost with it, after all had heard it', { timeout: 60_000 }, closing(async (cluster) => {
+  e2e('the end of an answer is lost with it, after all had heard it', { timeout: 60_000 }, mending(async (cluster) => {
     const play = await scene(cluster);
     const replica = await behind(cluster);
     await say(play.answer, play.readers, 'a time. ');
@@ -367,7 +382,7 @@ suite('redis: failover', CLUSTER, (e2e) => {
     await isComplete(play);
   }));
 
-  e2e('what a node did not hear is lost with it, in the middle of an answer', { timeout: 60_000 }, closing(async (cluster) => {
+  e2e('what a node did not hear is lost with it, in the middle of an answer', { timeout: 60_000 }, mending(async (cluster) => {
     const play = await scene(cluster);
     const replica = await behind(cluster);
     const back = cutOff(cluster.nodes[2]);
@@ -380,7 +395,7 @@ suite('redis: failover', CLUSTER, (e2e) => {
     await endsWell(play);
   }));
 
-  e2e('the end of an answer, and a message after it, that a node did not hear are lost with it', { timeout: 60_000 }, closing(async (cluster) => {
+  e2e('the end of an answer, and a message after it, that a node did not hear are lost with it', { timeout: 60_000 }, mending(async (cluster) => {
     const play = await scene(cluster);
     const replica = await behind(cluster);
     const back = cutOff(cluster.nodes[2]);
@@ -396,7 +411,7 @@ suite('redis: failover', CLUSTER, (e2e) => {
     await isComplete(play);
   }));
 
-  e2e('the beginning of an answer is lost with it', { timeout: 60_000 }, closing(async (cluster) => {
+  e2e('the beginning of an answer is lost with it', { timeout: 60_000 }, mending(async (cluster) => {
     const play = await scene(cluster, { starts: false });
     const replica = await behind(cluster);
     const back = cutOff(cluster.nodes[2]);

@@ -38,6 +38,7 @@ pub(super) const BATCH: usize = 128;
 pub(super) async fn start(shared: &Arc<Shared>, tasks: &Tasks) {
     let messages = shared.subscriber.message_rx();
     let reconnects = shared.subscriber.reconnect_rx();
+    let commands = shared.commands.reconnect_rx();
     shared.commands.connect();
     shared.subscriber.connect();
     let connected = async {
@@ -64,6 +65,11 @@ pub(super) async fn start(shared: &Arc<Shared>, tasks: &Tasks) {
     let own = shared.clone();
     tasks.spawn(async move {
         stop.run_until_cancelled(resubscribe(own, reconnects)).await;
+    });
+    let stop = tasks.stopping().clone();
+    let own = shared.clone();
+    tasks.spawn(async move {
+        stop.run_until_cancelled(count(&own, commands)).await;
     });
     let stop = tasks.stopping().clone();
     let own = shared.clone();
@@ -172,6 +178,22 @@ async fn resubscribe(
         }
         let_go(&shared, restored).await;
         dirty(&shared);
+    }
+}
+
+/// Counts how often the connection for commands is made anew: it may be to another Redis, and what
+/// is appended is heard of by no other way than the subscriptions, which may never have been cut.
+async fn count(
+    shared: &Shared,
+    mut reconnects: tokio::sync::broadcast::Receiver<fred::types::config::Server>,
+) {
+    loop {
+        match reconnects.recv().await {
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+        shared.reconnects.fetch_add(1, Ordering::Relaxed);
+        dirty(shared);
     }
 }
 
