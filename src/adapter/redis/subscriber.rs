@@ -212,11 +212,11 @@ async fn let_go(shared: &Shared, restored: Vec<SessionId>) {
 
 /// Twice a second: does Redis answer, and is the node heard, by itself, through its subscriptions?
 /// Two pings in a row that do not come back make the tails dirty, and after each four the
-/// connection is made anew.
+/// connection is made anew; that for commands after each three that are not answered.
 async fn ping(shared: Arc<Shared>) {
     let mut ticks = interval(PING_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut missed = 0_u32;
+    let (mut missed, mut unanswered) = (0_u32, 0_u32);
     loop {
         ticks.tick().await;
         let number = shared.pinged.load(Ordering::Relaxed);
@@ -236,6 +236,12 @@ async fn ping(shared: Arc<Shared>) {
             .commands
             .spublish::<u64, _, _>(node_channel(shared.node), frame::ping(number + 1));
         let up = matches!(timeout(ANSWERED_WITHIN, sent).await, Ok(Ok(_)));
+        unanswered = if up { 0 } else { unanswered + 1 };
+        // A connection that nobody ended may still lead nowhere.
+        if unanswered > 0 && unanswered.is_multiple_of(3) && shared.commands.is_connected() {
+            tracing::warn!(unanswered, "commands are not answered; connecting anew");
+            let _ = timeout(PING_EVERY, shared.commands.force_reconnection()).await;
+        }
         if up {
             shared.pinged.store(number + 1, Ordering::Relaxed);
         }
