@@ -189,7 +189,9 @@ async fn is_replaced(shared: &Shared, tail: &Tail, position: Position) -> bool {
     let Some(had) = tail.state().event_at(position) else { return false };
     let before = Position { seq: position.seq.saturating_sub(1), ..position };
     match shared.adapter.read(&tail.session, before, 1).await {
-        Ok(page) => page.events.first().is_some_and(|(at, event)| *at == position && event.id != had),
+        Ok(page) => {
+            page.events.first().is_some_and(|(at, event)| *at == position && event.id != had)
+        }
         Err(_) => false,
     }
 }
