@@ -161,6 +161,10 @@ pub trait Log: Send + Sync {
         earlier: Earlier,
     ) -> Result<StoredAppended, AdapterError>;
 
+    /// The highest revision of the store's that a session's log is known to have; 0 where that is
+    /// not known.
+    async fn revision(&self, session: &SessionId) -> Result<u64, AdapterError>;
+
     /// Publishes a passing signal: at most once, to the nodes with readers.
     async fn signal(&self, session: &SessionId, signal: Signal) -> Result<(), AdapterError>;
 
@@ -332,6 +336,9 @@ pub trait Registry: Send + Sync {
 
     /// Tells every node something, this one included, at most once.
     async fn tell_all(&self, news: News) -> Result<(), AdapterError>;
+
+    /// How often the shared store was connected to anew. What was appended before may be lost.
+    fn reconnects(&self) -> u64;
 
     /// Whether the shared store answers; what `redis_up` shows. Never waits.
     fn is_up(&self) -> bool;

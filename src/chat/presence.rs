@@ -233,6 +233,10 @@ impl Shared {
 
     /// How many users but the caller are in the session; none where the adapter does not answer.
     pub(super) async fn others_online(&self, caller: &Caller, session: &SessionId) -> u64 {
+        // Known to be away: a sender does not wait for what would not come.
+        if !self.adapter.is_up() {
+            return 0;
+        }
         let asked = passing("read who is online", self.adapter.online(session)).await;
         let Online { users, count } = asked.unwrap_or_default();
         let among = users.contains(&caller.user) || self.devices.are_in(session, &caller.user);

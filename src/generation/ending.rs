@@ -11,6 +11,8 @@ use super::{FINISH_WITHIN, PAUSE, Shared};
 use crate::domain::{Error, ErrorCode, Event, EventKind, Generation, Outcome, StopReason, Usage};
 use crate::store::{Finish, Finished, StoreError};
 
+/// How long an end may take to be appended; after it this node's own readers are shown it.
+const TELL_WITHIN: Duration = Duration::from_secs(1);
 /// How long the end waits for the log to have the whole text; after it the stored answer brings
 /// what is missing.
 const SETTLE_WITHIN: Duration = Duration::from_secs(2);
@@ -110,10 +112,8 @@ pub(super) async fn store_and_tell(shared: &Shared, generation: &Generation, fin
     let id = generation.id;
     match until_given_up(shared, || shared.store.finish(finish)).await {
         Some(Finished::Stored { outgoing, .. }) => {
-            if let Err(error) = shared.outbox.deliver(&outgoing).await {
-                tracing::debug!(generation = %id, %error, "deliver the answer");
-                shared.adapter.show_event(&generation.session, outgoing.event.into());
-            }
+            // What is stored after it may be shown already by then: no longer than others wait.
+            shared.outbox.deliver_or_show(&outgoing, TELL_WITHIN).await;
         }
         Some(Finished::AlreadyFinal | Finished::NotOwner) | None => {
             tracing::info!(generation = %id, "its end was not this node's to store");

@@ -160,6 +160,7 @@ impl Attempt<'_> {
         }
         let question = self.question(stages).await?;
         self.herald.open(announce);
+        self.writer.follow();
         self.stream(question).await
     }
 

@@ -26,6 +26,9 @@ const COMPARED_EVERY: u32 = 10;
 /// How long Redis has to be away from this node alone before its generations go to another.
 /// Two nodes find that out within half a second of each other, and say so half a second later.
 const AWAY_FOR: Duration = Duration::from_secs(1);
+/// How long another has to have it then: where it comes back to all, it does so within as long, and
+/// who runs a generation has text that the log has not.
+const HEIR_FOR: Duration = Duration::from_millis(1500);
 /// How often it is looked whether it is.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How many tallies are told at once.
@@ -163,9 +166,11 @@ pub(super) async fn hand_over_without_redis(shared: Arc<Shared>) {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut away_since = None;
+    let mut heir_since = None;
     loop {
         ticks.tick().await;
         if shared.adapter.is_up() {
+            heir_since = None;
             if away_since.take().is_some() {
                 shared.beat_now.notify_one();
             }
@@ -177,7 +182,12 @@ pub(super) async fn hand_over_without_redis(shared: Arc<Shared>) {
             Instant::now()
         });
         let is_away = since.elapsed() >= AWAY_FOR;
-        if is_away && !shared.running().is_empty() && shared.has_heir().await {
+        if !is_away || shared.running().is_empty() || !shared.has_heir().await {
+            heir_since = None;
+            continue;
+        }
+        let since: &mut Instant = heir_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= HEIR_FOR {
             tracing::warn!(generations = shared.running().len(), "no Redis: handing over");
             shared.tell_all(&Order::HandOver);
         }

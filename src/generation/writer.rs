@@ -180,6 +180,14 @@ impl Writer {
         Some(self.last_show.map_or(late, |at| late.max(at + SHOW_EVERY)))
     }
 
+    /// What stands before the text is being brought from now on. Where that is late, it is shown from
+    /// memory, and the text after it.
+    pub(super) fn follow(&mut self) {
+        if self.halted {
+            self.halted_since = Some(Instant::now() + SHOW_EVERY);
+        }
+    }
+
     /// Appends what is due; shows it from memory where replies are late.
     pub(super) fn flush(&mut self) {
         let now = Instant::now();

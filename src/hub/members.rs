@@ -25,6 +25,10 @@ pub(super) struct Unwanted {
     /// It was given them from the store, before the log had them: what is still to come and brings
     /// these is not for it; what changes them is. At most a page of them.
     known: HashSet<MessageId>,
+    /// Stored before it came: a log that has lost them is given them again.
+    before: u64,
+    /// But for the ends of these, which it found running.
+    found: Vec<GenerationId>,
     /// It sends them itself; at most [`SENT_MAX`].
     sent: VecDeque<MessageId>,
 }
@@ -43,7 +47,10 @@ impl Unwanted {
             self.sent.remove(at);
             return true;
         }
-        event.kind.brings().is_some_and(|message| self.knows(message))
+        let ordinal = place::ordinal(&event.kind);
+        let is_found = || event.kind.generation().is_some_and(|of| self.found.contains(&of));
+        (0 < ordinal && ordinal <= self.before && !is_found())
+            || event.kind.brings().is_some_and(|message| self.knows(message))
     }
 
     fn skips_shown(&mut self, shown: Shown<'_>) -> bool {
@@ -111,24 +118,26 @@ impl Members {
         self.all.is_empty()
     }
 
-    /// Adds a reader; one that is a member already keeps its place, with its new standing.
-    /// `false` for such a one.
+    /// Adds a reader, which is not shown messages of ordinals up to `before`; one that is a member
+    /// already keeps its place, with its new standing. `false` for such a one.
     pub(super) fn add(
         &mut self,
         reader: Arc<dyn Reader>,
         standing: Standing,
         behind: Behind,
+        before: u64,
     ) -> bool {
         if let Some(index) = self.index(reader.id()) {
             self.all[index].standing = standing;
             return false;
         }
+        let found = behind.found.iter().map(|found| found.generation).collect();
         self.all.push(Member {
             reader,
             standing,
             behind: Some(behind),
             suspended: false,
-            unwanted: Unwanted::default(),
+            unwanted: Unwanted { before, found, ..Unwanted::default() },
             apart: None,
         });
         true

@@ -247,7 +247,8 @@ impl Hub {
                 Start::After(cursor) => Behind::after(&state, cursor),
             };
             let id = reader.id();
-            let is_new = state.members.add(reader.clone(), standing, behind);
+            let before = if let Start::Now(_) = start { stored } else { 0 };
+            let is_new = state.members.add(reader.clone(), standing, behind, before);
             if is_new {
                 reader.stands(session, Stand::Joining);
             }

@@ -174,8 +174,25 @@ async fn compare(shared: &Shared, tail: &Arc<Tail>, failed: &AtomicBool) {
     // Lower: Redis has lost what this tail has, and what follows may be new under old positions.
     // None at all: it has expired, or the next event begins a new epoch, which is a gap by itself.
     let differs = head.position != position && head.position != Position::default();
-    if (differs || longer) && tail.state().begin_refill() {
+    // A replica that lacked the newest may have been appended to since, as far as this tail has come.
+    let is_replaced = !differs && is_replaced(shared, tail, position).await;
+    if is_replaced {
+        tail.state().jump(Position { seq: 1, ..position });
+    }
+    if (differs || longer || is_replaced) && tail.state().begin_refill() {
         spawn(shared, tail.clone());
+    }
+}
+
+/// Whether the log has another event at a position than the tail was given.
+async fn is_replaced(shared: &Shared, tail: &Tail, position: Position) -> bool {
+    let Some(had) = tail.state().event_at(position) else { return false };
+    let before = Position { seq: position.seq.saturating_sub(1), ..position };
+    match shared.adapter.read(&tail.session, before, 1).await {
+        Ok(page) => {
+            page.events.first().is_some_and(|(at, event)| *at == position && event.id != had)
+        }
+        Err(_) => false,
     }
 }
 

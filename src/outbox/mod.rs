@@ -5,8 +5,13 @@
 //! between, is appended by any node once it is a second old. The events of a session are appended
 //! in the order of their revisions, whichever nodes append them. An event may be appended twice;
 //! readers know it by its id.
+//!
+//! A log may lose what was appended last: Redis comes back empty, or a replica takes over that was
+//! behind. So what was appended is kept for a minute, and after each reconnect what a log lacks of
+//! it is appended again.
 
 mod relay;
+mod shown;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +21,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::adapter::{AdapterError, Earlier, SharedAdapter, StoredAppended};
-use crate::domain::{EventId, Position};
+use crate::domain::{EventId, Position, SessionId};
 use crate::lifecycle::Tasks;
 use crate::store::{Outgoing, SharedStore, StoreError};
+
+use shown::ShownHere;
 
 /// The most rows appended or deleted in one go.
 const BATCH: u32 = 256;
@@ -58,13 +65,14 @@ pub struct Outbox {
     store: SharedStore,
     adapter: SharedAdapter,
     done: mpsc::Sender<EventId>,
+    shown: Arc<ShownHere>,
 }
 
 impl Outbox {
     /// Starts the tasks that delete what was appended and append what was left behind.
     pub fn start(store: SharedStore, adapter: SharedAdapter, tasks: &Tasks) -> Self {
         let (done, rows) = mpsc::channel(DONE_MAX);
-        let outbox = Self { store: store.clone(), adapter, done };
+        let outbox = Self { store: store.clone(), adapter, done, shown: Arc::default() };
         tasks.spawn(delete(store, rows, tasks.stopping().clone()));
         let stop = tasks.stopping().clone();
         let own = outbox.clone();
@@ -87,7 +95,7 @@ impl Outbox {
             StoredAppended::At(position) => return Ok(position),
             StoredAppended::Early { last } => last,
         };
-        self.deliver_before(outgoing, last).await?;
+        self.append_between(&outgoing.session, last, outgoing.revision).await?;
         match self.append(outgoing, Earlier::SeenTo).await? {
             StoredAppended::At(position) => Ok(position),
             StoredAppended::Early { last } => Err(DeliverError::Early { last }),
@@ -111,18 +119,21 @@ impl Outbox {
                 Err(_) => tracing::debug!(session = %outgoing.session, "deliver: it takes long"),
             }
         }
-        self.adapter.show_event(&outgoing.session, Arc::new(outgoing.event.clone()));
+        self.show(outgoing).await;
         Delivered::HereOnly
     }
 
-    /// Appends what the outbox holds of a session after revision `last` and before `outgoing`. What
-    /// it does not hold is in the log, or is gone with it; what this build cannot read is left to
-    /// a node that can, and comes late.
-    async fn deliver_before(&self, outgoing: &Outgoing, last: u64) -> Result<(), DeliverError> {
-        let Outgoing { session, revision, .. } = outgoing;
-        let mut after = last;
-        while after + 1 < *revision {
-            let page = self.store.outbox_between(session, after, *revision).await?;
+    /// Appends what the outbox holds of a session between two revisions, both left out, and
+    /// what it held a moment ago: the log may have lost that. What is older is in the log, or is
+    /// gone with it; what this build cannot read is left to a node that can, and comes late.
+    async fn append_between(
+        &self,
+        session: &SessionId,
+        mut after: u64,
+        before: u64,
+    ) -> Result<(), DeliverError> {
+        while after + 1 < before {
+            let page = self.store.told_between(session, after, before).await?;
             let Some(newest) = page.last().map(|earlier| earlier.revision) else { break };
             for earlier in &page {
                 if let StoredAppended::Early { last } =

@@ -1,12 +1,12 @@
-//! Appending what was left behind, by whichever node finds it.
+//! Appending what was left behind, or what a log has lost, by whichever node finds it.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{BATCH, Outbox};
+use super::{BATCH, DeliverError, Outbox};
 use crate::domain::SessionId;
 use crate::store::{Outgoing, StoreError};
 
@@ -17,6 +17,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The most pages of rows in one look. The next one goes on there, so that what no node of this
 /// version can read does not stand before the rest for ever.
 const PAGES_MAX: usize = 64;
+/// The most sessions whose logs are looked at after a reconnect, the latest first.
+const SESSIONS_MAX: u32 = 10_000;
 /// How many sessions are appended to at once.
 const SESSIONS_AT_ONCE: usize = 16;
 
@@ -25,8 +27,16 @@ impl Outbox {
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut after = None;
+        let mut reconnects = 0;
         loop {
             ticks.tick().await;
+            let count = self.adapter.reconnects();
+            if count != reconnects && self.adapter.is_up() {
+                match self.tell_again().await {
+                    Ok(()) => reconnects = count,
+                    Err(error) => tracing::debug!(%error, "append what a log lacks"),
+                }
+            }
             after = match self.look(after).await {
                 Ok(next) => next,
                 Err(error) => {
@@ -35,6 +45,22 @@ impl Outbox {
                 }
             };
         }
+    }
+
+    /// Appends what was appended a moment ago to logs that do not have it any more.
+    async fn tell_again(&self) -> Result<(), DeliverError> {
+        let told = self.store.last_told(SESSIONS_MAX).await?;
+        stream::iter(told)
+            .map(Ok)
+            .try_for_each_concurrent(SESSIONS_AT_ONCE, |(session, newest)| async move {
+                let last = self.adapter.revision(&session).await?;
+                if last >= newest {
+                    return Ok(());
+                }
+                tracing::info!(%session, last, newest, "the log lacks what was appended to it");
+                self.append_between(&session, last, newest + 1).await
+            })
+            .await
     }
 
     /// Appends what stands behind row `after`, or from the first one on. Where to go on; `None`:

@@ -338,7 +338,20 @@ pub trait Store: Send + Sync {
         before: u64,
     ) -> Result<Vec<Outgoing>, StoreError>;
 
-    /// Deletes outbox rows by their events' ids; those that are gone already are passed over.
+    /// As [`Store::outbox_between`], with what stood in the outbox within the last minute.
+    async fn told_between(
+        &self,
+        session: &SessionId,
+        after: u64,
+        before: u64,
+    ) -> Result<Vec<Outgoing>, StoreError>;
+
+    /// The sessions of which events stood in the outbox within the last minute, at most `limit`,
+    /// the latest first, and the highest revision of those that do not stand there any more.
+    async fn last_told(&self, limit: u32) -> Result<Vec<(SessionId, u64)>, StoreError>;
+
+    /// Takes events out of the outbox, by their ids; those that are gone already are passed over.
+    /// For a minute [`Store::told_between`] still has them.
     async fn delete_outgoing(&self, events: &[EventId]) -> Result<(), StoreError>;
 
     /// Notes that a node is alive, by the database's clock. The first call makes its row. On the

@@ -119,6 +119,28 @@ async fn lock_user(transaction: &mut Transaction, user: &UserId) -> sqlx::Result
     Ok(())
 }
 
+/// Puts outbox rows among what was told, and on the way deletes what was told so many milliseconds
+/// ago: one statement. Two nodes that delete do not wait for each other.
+async fn put_among_told(pool: &Pool, events: Ids, kept_ms: i64) -> sqlx::Result<()> {
+    sqlx::query(concat!(
+        "WITH told AS (DELETE FROM outbox WHERE id IN (",
+        ids!("$1"),
+        ") RETURNING id, session_id, revision, event), \
+         old AS (DELETE FROM outbox_told WHERE id IN (SELECT id FROM outbox_told WHERE told_at < ",
+        now_less!("$2"),
+        " ORDER BY told_at LIMIT 1000 FOR UPDATE SKIP LOCKED)) \
+         INSERT INTO outbox_told (id, session_id, revision, event, told_at) \
+         SELECT id, session_id, revision, event, ",
+        now!(),
+        " FROM told ON CONFLICT (id) DO NOTHING",
+    ))
+    .bind(events)
+    .bind(kept_ms)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
 /// Whether a complaint of the database may pass by itself.
 fn passes(complaint: &dyn DatabaseError) -> bool {
     let code = complaint.code().unwrap_or_default();

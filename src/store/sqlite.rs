@@ -125,6 +125,31 @@ async fn lock_user(_transaction: &mut Transaction, _user: &UserId) -> sqlx::Resu
     Ok(())
 }
 
+/// Puts outbox rows among what was told, and on the way deletes what was told so many milliseconds
+/// ago. What is interrupted between its statements is done again.
+async fn put_among_told(pool: &Pool, events: Ids, kept_ms: i64) -> sqlx::Result<()> {
+    sqlx::query(concat!(
+        "INSERT INTO outbox_told (id, session_id, revision, event, told_at) \
+         SELECT id, session_id, revision, event, ",
+        now!(),
+        " FROM outbox WHERE id IN (",
+        ids!("$1"),
+        ") ON CONFLICT (id) DO NOTHING",
+    ))
+    .bind(events.clone())
+    .execute(pool)
+    .await?;
+    sqlx::query(concat!("DELETE FROM outbox WHERE id IN (", ids!("$1"), ")"))
+        .bind(events)
+        .execute(pool)
+        .await?;
+    sqlx::query(concat!("DELETE FROM outbox_told WHERE told_at < ", now_less!("$1")))
+        .bind(kept_ms)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
 /// Whether a complaint of the database may pass by itself.
 fn passes(complaint: &dyn DatabaseError) -> bool {
     let code = complaint.code().and_then(|code| code.parse::<u32>().ok()).unwrap_or_default();

@@ -151,6 +151,37 @@ async fn a_later_event_that_comes_first_brings_those_before_it() {
     cluster.is_empty().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_log_has_lost_is_appended_again_after_a_reconnect_or_before_what_follows() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node();
+    let session = cluster.session().await;
+    let reader = live(&node.hub, &session).await;
+    let stored = cluster.said(&session, 3).await;
+    for outgoing in &stored {
+        node.outbox.deliver(outgoing).await.unwrap();
+    }
+    cluster.is_empty().await;
+    let appended = || async {
+        let log = node.hub.adapter.read(&session, Position::default(), 100).await.unwrap();
+        log.events.iter().map(|(_, event)| event.id).collect::<Vec<_>>()
+    };
+    let all = ids(&stored);
+    assert_eq!(appended().await, all);
+    // A replica that had the first only.
+    cluster.revisions.lock().await.insert(session.clone(), 1);
+    node.adapter.reconnects.fetch_add(1, Ordering::SeqCst);
+    let expected = [&all[..], &all[1..]].concat();
+    eventually("it is appended again", || async { (appended().await == expected).then_some(()) })
+        .await;
+    // And one that had none, where something is said before anybody looks.
+    cluster.revisions.lock().await.insert(session.clone(), 0);
+    let next = cluster.said(&session, 1).await;
+    node.outbox.deliver(&next[0]).await.unwrap();
+    assert_eq!(appended().await, [&expected[..], &all, &ids(&next)].concat());
+    assert_eq!(shown(&reader), 4, "each once");
+}
+
 /// Prints its seed; `SEED` repeats one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_that_nodes_deliver_at_once_stand_in_the_order_of_their_revisions() {
@@ -187,6 +218,20 @@ async fn what_a_node_stored_and_did_not_live_to_append_is_appended_by_another_in
     cluster.is_empty().await;
     assert_eq!(node.log(&session).await, ids(&stored));
     assert_eq!(shown(&reader), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_appended_is_shown_here_after_what_others_stored_before() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node();
+    let session = cluster.session().await;
+    let reader = live(&node.hub, &session).await;
+    node.adapter.down.store(true, Ordering::SeqCst);
+    let stored = cluster.said(&session, 3).await;
+    let later = node.outbox.deliver_or_show(&stored[2], Duration::from_secs(1)).await;
+    assert_eq!((later, shown(&reader)), (Delivered::HereOnly, 3), "the ones before it, too");
+    node.outbox.deliver_or_show(&stored[0], Duration::from_secs(1)).await;
+    assert_eq!(shown(&reader), 3, "each once");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -129,6 +129,7 @@ contracts! {
         reactions_and_attachments_come_with_their_message;
     life:
         the_outbox_is_read_by_age_and_in_order_and_emptied
+        what_was_told_is_kept_for_a_minute
         an_event_of_another_version_is_left_in_the_outbox
         what_was_acknowledged_outlives_a_restart
         nodes_may_start_together

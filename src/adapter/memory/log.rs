@@ -89,6 +89,10 @@ impl Log for Memory {
         Ok(StoredAppended::At(hand(&hearers, session, position, event)))
     }
 
+    async fn revision(&self, session: &SessionId) -> Result<u64, AdapterError> {
+        Ok(self.state().sessions.get(session).map_or(0, |log| log.revision))
+    }
+
     async fn signal(&self, session: &SessionId, signal: Signal) -> Result<(), AdapterError> {
         let hearers = self.state().hearers(session);
         for feed in hearers {

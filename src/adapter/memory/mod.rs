@@ -162,6 +162,10 @@ impl Registry for Memory {
         Ok(())
     }
 
+    fn reconnects(&self) -> u64 {
+        0
+    }
+
     fn is_up(&self) -> bool {
         true
     }

@@ -105,6 +105,11 @@ impl Log for Redis {
         self.appended(session, &id, heard, event).map(StoredAppended::At)
     }
 
+    async fn revision(&self, session: &SessionId) -> Result<u64, AdapterError> {
+        let last: Result<Option<u64>, _> = self.shared.commands.get(revision_key(session)).await;
+        last.map(Option::unwrap_or_default).map_err(|source| unavailable("read revision", source))
+    }
+
     async fn signal(&self, session: &SessionId, signal: Signal) -> Result<(), AdapterError> {
         let frame = Value::Bytes(frame::signal(&signal).into());
         let heard: Result<u64, _> = self.shared.commands.spublish(channel(session), frame).await;

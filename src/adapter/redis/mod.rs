@@ -86,6 +86,8 @@ struct Shared {
     sinks: OnceLock<Sinks>,
     state: Mutex<State>,
     up: AtomicBool,
+    /// How often the connection for commands was made anew.
+    reconnects: AtomicU64,
     pinged: AtomicU64,
     ponged: AtomicU64,
     /// Decides where Redis does not.
@@ -146,6 +148,7 @@ impl Redis {
             sinks: OnceLock::new(),
             state: Mutex::default(),
             up: AtomicBool::new(false),
+            reconnects: AtomicU64::new(0),
             pinged: AtomicU64::new(0),
             ponged: AtomicU64::new(0),
             limits: Gcra::default(),
@@ -204,6 +207,10 @@ impl Registry for Redis {
         let told: Result<u64, _> =
             self.shared.commands.spublish(ALL_CHANNEL, frame::news(&news)).await;
         told.map(drop).map_err(|source| unavailable("tell all nodes", source))
+    }
+
+    fn reconnects(&self) -> u64 {
+        self.shared.reconnects.load(Ordering::Relaxed)
     }
 
     fn is_up(&self) -> bool {

@@ -38,6 +38,7 @@ pub(super) const BATCH: usize = 128;
 pub(super) async fn start(shared: &Arc<Shared>, tasks: &Tasks) {
     let messages = shared.subscriber.message_rx();
     let reconnects = shared.subscriber.reconnect_rx();
+    let commands = shared.commands.reconnect_rx();
     shared.commands.connect();
     shared.subscriber.connect();
     let connected = async {
@@ -64,6 +65,11 @@ pub(super) async fn start(shared: &Arc<Shared>, tasks: &Tasks) {
     let own = shared.clone();
     tasks.spawn(async move {
         stop.run_until_cancelled(resubscribe(own, reconnects)).await;
+    });
+    let stop = tasks.stopping().clone();
+    let own = shared.clone();
+    tasks.spawn(async move {
+        stop.run_until_cancelled(count(&own, commands)).await;
     });
     let stop = tasks.stopping().clone();
     let own = shared.clone();
@@ -175,6 +181,22 @@ async fn resubscribe(
     }
 }
 
+/// Counts how often the connection for commands is made anew: it may be to another Redis, and what
+/// is appended is heard of by no other way than the subscriptions, which may never have been cut.
+async fn count(
+    shared: &Shared,
+    mut reconnects: tokio::sync::broadcast::Receiver<fred::types::config::Server>,
+) {
+    loop {
+        match reconnects.recv().await {
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+        shared.reconnects.fetch_add(1, Ordering::Relaxed);
+        dirty(shared);
+    }
+}
+
 /// Ends the subscriptions of sessions that were let go while they were restored.
 async fn let_go(shared: &Shared, restored: Vec<SessionId>) {
     let gone: Vec<SessionId> = {
@@ -190,11 +212,11 @@ async fn let_go(shared: &Shared, restored: Vec<SessionId>) {
 
 /// Twice a second: does Redis answer, and is the node heard, by itself, through its subscriptions?
 /// Two pings in a row that do not come back make the tails dirty, and after each four the
-/// connection is made anew.
+/// connection is made anew; that for commands after each three that are not answered.
 async fn ping(shared: Arc<Shared>) {
     let mut ticks = interval(PING_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut missed = 0_u32;
+    let (mut missed, mut unanswered) = (0_u32, 0_u32);
     loop {
         ticks.tick().await;
         let number = shared.pinged.load(Ordering::Relaxed);
@@ -214,6 +236,12 @@ async fn ping(shared: Arc<Shared>) {
             .commands
             .spublish::<u64, _, _>(node_channel(shared.node), frame::ping(number + 1));
         let up = matches!(timeout(ANSWERED_WITHIN, sent).await, Ok(Ok(_)));
+        unanswered = if up { 0 } else { unanswered + 1 };
+        // A connection that nobody ended may still lead nowhere.
+        if unanswered > 0 && unanswered.is_multiple_of(3) && shared.commands.is_connected() {
+            tracing::warn!(unanswered, "commands are not answered; connecting anew");
+            let _ = timeout(PING_EVERY, shared.commands.force_reconnection()).await;
+        }
         if up {
             shared.pinged.store(number + 1, Ordering::Relaxed);
         }

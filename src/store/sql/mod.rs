@@ -32,7 +32,7 @@ use async_trait::async_trait;
 
 use super::{
     Connection, Db, Ids, Pool, Time, Transaction, asked_words, begin, ids, kept_words, lock_user,
-    passes,
+    passes, put_among_told,
 };
 use crate::domain::{
     Access, AgentId, AttachmentId, EventId, Generation, GenerationId, Member, Message, MessageId,
@@ -391,6 +391,19 @@ impl Store for Sql {
     ) -> Result<Vec<Outgoing>, StoreError> {
         let rows = outbox::between(&self.reads, session, after, before);
         self.run("read outbox", rows).await
+    }
+
+    async fn told_between(
+        &self,
+        session: &SessionId,
+        after: u64,
+        before: u64,
+    ) -> Result<Vec<Outgoing>, StoreError> {
+        self.run("read what was told", outbox::told(&self.reads, session, after, before)).await
+    }
+
+    async fn last_told(&self, limit: u32) -> Result<Vec<(SessionId, u64)>, StoreError> {
+        self.run("read what was told", outbox::last_told(&self.reads, limit)).await
     }
 
     async fn delete_outgoing(&self, events: &[EventId]) -> Result<(), StoreError> {

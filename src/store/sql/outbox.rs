@@ -1,17 +1,20 @@
-//! The outbox: events that are stored and not yet known to stand in their session's log.
+//! The outbox: events that are stored and not yet known to stand in their session's log; and those
+//! that came to stand there a moment ago, which it may lose.
 
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::session::Turn;
-use super::{Connection, Pool, Time, ids, row};
+use super::{Connection, Pool, Time, ids, put_among_told, row};
 use crate::codec;
 use crate::domain::{Event, EventId, EventKind, SessionId, Timestamp};
 use crate::store::{OutboxPage, Outgoing};
 
 /// The most rows between two revisions.
 const BETWEEN_MAX: i64 = 1_000;
+/// How long what was told is kept: a replica that takes over is behind by less.
+const TOLD_KEPT: Duration = Duration::from_secs(60);
 
 /// Makes the event of a turn and stores it, with the transaction that it tells of.
 pub(super) async fn tell(
@@ -118,14 +121,45 @@ fn readable(rows: Vec<OutboxRow>) -> sqlx::Result<Vec<Outgoing>> {
     Ok(outgoing)
 }
 
-/// Deletes events that stand in the log.
+/// Takes events that stand in the log out of the outbox.
 pub(super) async fn delete(pool: &Pool, events: &[EventId]) -> sqlx::Result<()> {
     if events.is_empty() {
         return Ok(());
     }
-    sqlx::query(concat!("DELETE FROM outbox WHERE id IN (", ids!("$1"), ")"))
-        .bind(ids(events.iter().map(|event| event.0)))
-        .execute(pool)
-        .await?;
-    Ok(())
+    put_among_told(pool, ids(events.iter().map(|event| event.0)), row::millis(TOLD_KEPT)).await
+}
+
+/// What was told of a session between two revisions, and what the outbox still holds.
+pub(super) async fn told(
+    pool: &Pool,
+    session: &SessionId,
+    after: u64,
+    before: u64,
+) -> sqlx::Result<Vec<Outgoing>> {
+    let rows: Vec<OutboxRow> = sqlx::query_as(
+        "SELECT CAST(0 AS bigint) AS seq, id, session_id, revision, event FROM outbox \
+         WHERE session_id = $1 AND revision > $2 AND revision < $3 \
+         UNION \
+         SELECT CAST(0 AS bigint) AS seq, id, session_id, revision, event FROM outbox_told \
+         WHERE session_id = $1 AND revision > $2 AND revision < $3 ORDER BY revision LIMIT $4",
+    )
+    .bind(session.as_str())
+    .bind(row::signed(after))
+    .bind(row::signed(before))
+    .bind(BETWEEN_MAX)
+    .fetch_all(pool)
+    .await?;
+    readable(rows)
+}
+
+/// Up to which revision the sessions were told that were told something of late.
+pub(super) async fn last_told(pool: &Pool, limit: u32) -> sqlx::Result<Vec<(SessionId, u64)>> {
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT session_id, max(revision) FROM outbox_told GROUP BY session_id \
+         ORDER BY max(told_at) DESC LIMIT $1",
+    )
+    .bind(i64::from(limit))
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter().map(|(id, last)| Ok((row::id(&id)?, row::unsigned(last)?))).collect()
 }

@@ -61,7 +61,7 @@ const CUTTERS = { postgres: postgresMessages, redis: redisCommands };
  *   `stall before`, `stall after`  nothing moves any more on any connection, until `cut` or `resume`.
  */
 export async function startProxy(url, kind, port) {
-  const target = new URL(url);
+  let target = new URL(url);
   const pairs = new Set();
   let watch;
   let stalled = false;
@@ -85,6 +85,19 @@ export async function startProxy(url, kind, port) {
       stalled = false;
       answers = true;
       return open.length;
+    },
+    /** Ends all connections; new ones go to another server. */
+    point(other) {
+      target = new URL(other);
+      return proxy.cut();
+    },
+    /**
+     * From now on all connections that there are lose what goes one way, `commands` or `answers`,
+     * and nobody is told; new ones are well. Gives how many they are.
+     */
+    swallow(way) {
+      for (const pair of pairs) pair.loses = way;
+      return pairs.size;
     },
     /** Lets through what waits, and what comes. */
     resume() {
@@ -150,10 +163,12 @@ export async function startProxy(url, kind, port) {
       });
     }
     client.on('data', (data) => {
+      if (pair.loses === 'commands') return;
       pair.waiting = pair.waiting.length ? Buffer.concat([pair.waiting, data]) : data;
       pump(pair);
     });
     server.on('data', (data) => {
+      if (pair.loses === 'answers') return;
       if (answers) client.write(data);
       else {
         pair.held.push(data);

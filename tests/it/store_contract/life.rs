@@ -40,6 +40,33 @@ pub(super) async fn the_outbox_is_read_by_age_and_in_order_and_emptied(database:
     assert_eq!(outbox(&store).await, left);
 }
 
+pub(super) async fn what_was_told_is_kept_for_a_minute(database: &Database) {
+    let store = with_sessions(database, &["s", "t"]).await;
+    let mut stored = Vec::new();
+    for id in ["s", "s", "s", "t"] {
+        let (_, _, outgoing) = accepted(&store, &prompt(id, "hello")).await;
+        stored.extend(outgoing);
+    }
+    let (s, t) = (session("s"), session("t"));
+    let ids: Vec<EventId> = stored.iter().map(|told| told.event.id).collect();
+    store.delete_outgoing(&[ids[0], ids[1], ids[3]]).await.unwrap();
+    store.delete_outgoing(&ids[..2]).await.unwrap();
+    assert_eq!(outbox(&store).await, stored[2..3]);
+    // Those that are not told yet have their places among them.
+    let told = |after, before| store.told_between(&s, after, before);
+    assert_eq!(told(0, u64::MAX).await.unwrap(), stored[..3]);
+    assert_eq!(told(1, 3).await.unwrap(), stored[1..2]);
+    assert_eq!(store.told_between(&t, 0, u64::MAX).await.unwrap(), stored[3..]);
+    let mut last = store.last_told(10).await.unwrap();
+    last.sort();
+    assert_eq!(last, [(s.clone(), 2), (t, 1)], "what the outbox holds is not told");
+    assert_eq!(store.last_told(1).await.unwrap().len(), 1);
+    let (at, id) = (database.at(1_000_000_000), database.id(ids[0].0));
+    database.execute(&format!("UPDATE outbox_told SET told_at = {at} WHERE id = {id}")).await;
+    store.delete_outgoing(&ids[2..3]).await.unwrap();
+    assert_eq!(told(0, u64::MAX).await.unwrap(), stored[1..3], "a minute later it is forgotten");
+}
+
 pub(super) async fn an_event_of_another_version_is_left_in_the_outbox(database: &Database) {
     let store = with_sessions(database, &["s"]).await;
     said(&store, "s", "hello").await;

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,6 +34,8 @@ pub struct Faulty {
     pub unreadable: AtomicBool,
     /// Sessions to which nothing stored can be appended.
     pub refused: std::sync::Mutex<HashSet<SessionId>>,
+    /// How often it was connected to anew.
+    pub reconnects: AtomicU64,
 }
 
 impl Faulty {
@@ -47,6 +49,7 @@ impl Faulty {
             news_held: AtomicUsize::new(0),
             unreadable: AtomicBool::new(false),
             refused: std::sync::Mutex::default(),
+            reconnects: AtomicU64::new(0),
         })
     }
 
@@ -118,6 +121,10 @@ impl Log for Faulty {
         let position = self.inner.append_event(id, event).await?;
         revisions.insert(id.clone(), last.max(revision));
         Ok(StoredAppended::At(position))
+    }
+    async fn revision(&self, id: &SessionId) -> Result<u64, AdapterError> {
+        self.away()?;
+        Ok(self.revisions.lock().await.get(id).copied().unwrap_or(0))
     }
     async fn signal(&self, id: &SessionId, signal: Signal) -> Result<(), AdapterError> {
         self.away()?;
@@ -255,6 +262,9 @@ impl Registry for Faulty {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.inner.tell_all(news).await
+    }
+    fn reconnects(&self) -> u64 {
+        self.reconnects.load(Ordering::SeqCst)
     }
     fn is_up(&self) -> bool {
         !self.down.load(Ordering::SeqCst)
