@@ -18,6 +18,7 @@ mod samples;
 mod sessions;
 mod status;
 mod streams;
+mod turns;
 mod watch;
 
 use std::collections::{HashMap, HashSet};
@@ -45,6 +46,7 @@ pub use messages::PAGE_MAX;
 pub use presence::Attendance;
 pub use sessions::{MadeSession, WantedSession};
 pub use status::{StreamMetrics, StreamStatus};
+use turns::Turns;
 
 /// How long whoever stored something waits for others to be told; then it is told later.
 const PUBLISH_WITHIN: Duration = Duration::from_secs(1);
@@ -183,6 +185,7 @@ struct Shared {
     answerers: Answerers,
     options: ChatOptions,
     devices: Devices,
+    turns: Turns,
     tasks: Tasks,
 }
 
@@ -208,6 +211,7 @@ impl Chat {
             answerers,
             options,
             devices: Devices::default(),
+            turns: Turns::default(),
             tasks: tasks.clone(),
         });
         let (stop, own) = (tasks.stopping().clone(), shared.clone());

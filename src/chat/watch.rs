@@ -33,10 +33,11 @@ impl Chat {
         let shared = &self.shared;
         shared.count(&visit.caller, Action::OpenStream).await?;
         self.make_room(visit, &session)?;
+        let mut turn = shared.turns.take().await;
         let access = shared.access(&visit.caller, &session).await?;
         let start = after.as_ref().map_or(Start::Now(&[]), Start::After);
         // The reader's place first, then what is stored: nothing falls between the two.
-        let (access, entered) = self.take_place(visit, access, start).await?;
+        let (access, entered) = self.take_place(&mut turn, visit, access, start).await?;
         let mut from_store = FromStore::default();
         let is_short = |cursor: &Cursor| access.session.last_ordinal > cursor.ordinal;
         if let Some(cursor) = after.filter(|cursor| !entered.is_whole && is_short(cursor)) {
@@ -50,6 +51,7 @@ impl Chat {
                 }
             }
         }
+        drop(turn);
         shared.arrive(&visit.caller, &session, visit.reader.id()).await;
         Ok(Waiting { session, from_store, at: entered.at })
     }
