@@ -362,6 +362,15 @@ pub enum News {
         /// Whose.
         user: UserId,
     },
+    /// A client of a user has come back on a new connection: close its older ones.
+    CameBack {
+        /// Whose.
+        user: UserId,
+        /// The client, by what it shows when it comes back.
+        client: String,
+        /// The new connection: no other is called so.
+        by: String,
+    },
     /// A user came or went; those who watch one of the sessions hear of it.
     Presence {
         /// Who, and whether they are there.

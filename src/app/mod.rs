@@ -83,6 +83,8 @@ impl App {
             .context("open the database (DATABASE_URL)")?;
         let adapter = adapter(node, config, &background).await?;
         let dialects = Dialects::new(config.streams.chunk_content == ChunkContent::Cumulative);
+        let recovers = !config.socket.recovery_window.is_zero();
+        let dialects = if recovers { dialects } else { dialects.without_offsets() };
         let hub = Hub::new(
             adapter.clone(),
             dialects.clone(),
@@ -422,6 +424,7 @@ fn socket_options(
         outbound_max: socket.outbound_max as u64,
         command_queue: socket.command_queue.get(),
         events_max: u32::try_from(socket.events_per_second_max).unwrap_or(u32::MAX),
+        recovers: !config.socket.recovery_window.is_zero(),
         age_max: socket.connection_max_age,
         connections_max: socket.max_connections,
         open: open.clone(),

@@ -12,6 +12,7 @@ mod messages;
 mod moderation;
 mod persona;
 mod presence;
+mod recover;
 mod rooms;
 #[cfg(test)]
 mod samples;
@@ -118,6 +119,8 @@ pub struct Visit {
     joined: HashSet<SessionId>,
     /// Where it said that it types, and not yet that it stopped; as many as it may join.
     typing: HashSet<SessionId>,
+    /// Where it went on after a reconnect: up to which ordinal it had the messages.
+    recovered: HashMap<SessionId, u64>,
     _attendance: Attendance,
 }
 
@@ -235,8 +238,8 @@ impl Chat {
     /// A device that was admitted is here, with its reader. It has joined nothing yet.
     pub fn arrive(&self, caller: Caller, reader: Arc<dyn Reader>, attendance: Attendance) -> Visit {
         self.shared.hub.arrive(reader.clone());
-        let (joined, typing) = (HashSet::new(), HashSet::new());
-        Visit { caller, reader, joined, typing, _attendance: attendance }
+        let (joined, typing, recovered) = (HashSet::new(), HashSet::new(), HashMap::new());
+        Visit { caller, reader, joined, typing, recovered, _attendance: attendance }
     }
 
     /// The hub says that the reader may not see a session any more. `true`: it may after all, since

@@ -41,12 +41,13 @@ impl Chat {
         drop(turn);
         shared.arrive(&visit.caller, &session, visit.reader.id()).await;
         let known = messages.iter().map(|message| message.id).collect();
+        let upto = messages.iter().map(|message| message.ordinal).max().unwrap_or(0);
         let joined = JoinedPersona { session: session.clone(), agent, messages };
         Ok(Done {
             reply: Reply::JoinedPersona(Box::new(joined)),
             waiting: Some(Waiting {
                 session,
-                from_store: FromStore { known, ended: Vec::new() },
+                from_store: FromStore { known, ended: Vec::new(), upto },
                 at: entered.at,
             }),
         })

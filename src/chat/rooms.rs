@@ -64,10 +64,16 @@ impl Chat {
         };
         drop(turn);
         let online = shared.arrive(&visit.caller, &id, visit.reader.id()).await;
-        let missed = missed.map(cap);
+        let mut missed = missed.map(cap);
+        if let (Some(missed), Some(upto)) = (&mut missed, visit.recovered.get(&id)) {
+            // It was, or is about to be, shown what came after that.
+            missed.messages.retain(|message| message.ordinal <= *upto);
+            missed.has_more = false;
+        }
         let has_more = missed.as_ref().is_some_and(|missed| missed.has_more);
         let messages = missed.map(|missed| missed.messages);
         let known: HashSet<_> = messages.iter().flatten().map(|message| message.id).collect();
+        let upto = messages.iter().flatten().map(|message| message.ordinal).max().unwrap_or(0);
         // Stored since, but not in the log yet: it is among the missed.
         let active = entered.active.into_iter();
         let active = active.filter(|active| !known.contains(&active.message)).collect();
@@ -84,7 +90,7 @@ impl Chat {
             reply: Reply::Joined(Box::new(joined)),
             waiting: Some(Waiting {
                 session: id,
-                from_store: FromStore { known, ended: Vec::new() },
+                from_store: FromStore { known, ended: Vec::new(), upto },
                 at: entered.at,
             }),
         })
@@ -142,6 +148,7 @@ impl Chat {
     pub(super) async fn leave(&self, visit: &mut Visit, session: &SessionId) {
         visit.joined.remove(session);
         visit.typing.remove(session);
+        visit.recovered.remove(session);
         let reader = visit.reader.id();
         self.shared.hub.leave(session, reader);
         self.shared.leave(&visit.caller, session, reader).await;

@@ -10,9 +10,10 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-/// The most that have a turn at once on a node: several times the store's connections, so that
-/// none of these is idle, and few enough that whoever gets one of them has not waited long.
-pub(super) const TURNS: usize = 64;
+/// The most that have a turn at once on a node: some more than the store's connections are by
+/// default, so that none of these is idle, and few enough that whoever has a turn, or sends a
+/// message meanwhile, does not wait long for one.
+pub(super) const TURNS: usize = 16;
 
 /// How long whoever has a turn keeps it while they wait for something else than the store.
 const KEPT_FOR: Duration = Duration::from_millis(250);

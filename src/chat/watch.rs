@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::failure::stored;
 use super::{Caller, Chat, Visit, Waiting};
-use crate::domain::{Action, Cursor, Error, Event, EventId, EventKind, Outcome, SessionId};
+use crate::domain::{Access, Action, Cursor, Error, Event, EventId, EventKind, Outcome, SessionId};
 use crate::hub::{End, FromStore, Start};
 use crate::store::Answered;
 
@@ -38,22 +38,32 @@ impl Chat {
         let start = after.as_ref().map_or(Start::Now(&[]), Start::After);
         // The reader's place first, then what is stored: nothing falls between the two.
         let (access, entered) = self.take_place(&mut turn, visit, access, start).await?;
-        let mut from_store = FromStore::default();
-        let is_short = |cursor: &Cursor| access.session.last_ordinal > cursor.ordinal;
-        if let Some(cursor) = after.filter(|cursor| !entered.is_whole && is_short(cursor)) {
-            // An answer that the cursor has only a part of has a higher ordinal: the cursor would
-            // name it no more, had the log told its end by then.
-            match shared.store.answers_after(&session, cursor.ordinal, ENDED_MAX).await {
-                Ok(answered) => from_store = of(cap(answered)),
-                Err(error) => {
-                    self.leave(visit, &session).await;
-                    return Err(stored(error));
-                }
+        let cursor = after.filter(|_| !entered.is_whole);
+        let from_store = match self.ended_since(&access, cursor.as_ref()).await {
+            Ok(from_store) => from_store,
+            Err(error) => {
+                self.leave(visit, &session).await;
+                return Err(error);
             }
-        }
+        };
         drop(turn);
         shared.arrive(&visit.caller, &session, visit.reader.id()).await;
         Ok(Waiting { session, from_store, at: entered.at })
+    }
+
+    /// What the store has that a reader lacks whose cursor the log does not reach.
+    pub(super) async fn ended_since(
+        &self,
+        access: &Access,
+        cursor: Option<&Cursor>,
+    ) -> Result<FromStore, Error> {
+        let is_short = |cursor: &&Cursor| access.session.last_ordinal > cursor.ordinal;
+        let Some(cursor) = cursor.filter(is_short) else { return Ok(FromStore::default()) };
+        // An answer that the cursor has only a part of has a higher ordinal: the cursor would
+        // name it no more, had the log told its end by then.
+        let answered =
+            self.shared.store.answers_after(&access.session.id, cursor.ordinal, ENDED_MAX).await;
+        answered.map(|answered| of(cap(answered))).map_err(stored)
     }
 
     /// Counts a request for a stream token, which may be bound to a session that the caller may
@@ -92,6 +102,7 @@ fn of(answered: Vec<Answered>) -> FromStore {
     FromStore {
         known: answered.iter().map(|answered| answered.message.id).collect(),
         ended: answered.into_iter().map(end).collect(),
+        upto: 0,
     }
 }
 

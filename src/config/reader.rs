@@ -137,7 +137,6 @@ impl<'a> Reader<'a> {
         match variable.support {
             Support::Full => {}
             Support::NotYet => self.warn(variable.name, "has no effect in this version"),
-            Support::Partly(reason) => self.warn(variable.name, reason),
             Support::OnlyDefault(reason) | Support::Refused(reason) => {
                 self.refuse(variable.name, reason);
             }

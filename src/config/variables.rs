@@ -60,8 +60,6 @@ pub enum Support {
     Full,
     /// It is checked; a value other than the default is warned about.
     NotYet,
-    /// The same, but part of it works; the text says which part.
-    Partly(&'static str),
     /// Only the default is accepted; the text says what does not exist yet.
     OnlyDefault(&'static str),
     /// Setting it stops the start; the text says what does not exist yet.
@@ -105,7 +103,7 @@ pub(crate) fn flag_name(name: &str) -> String {
 }
 
 use Kind::{Bool, Bytes, Choice, Duration, List, Number, Path, Text, Url};
-use Support::{NotYet, OnlyDefault, Partly, Refused};
+use Support::{NotYet, OnlyDefault, Refused};
 use Unset::{Depends, Is, Nothing};
 
 /// Every variable, in the order of `--help`.
@@ -176,8 +174,7 @@ pub static VARIABLES: &[Variable] = &[
     variable("MAX_CONNECTIONS_PER_USER", Number, Is("20"), "connections of one user, on all nodes; 0 for no limit"),
     variable("SOCKET_EVENTS_MAX", Number, Is("50"), "events of one socket in a second; 0 for no limit"),
     variable("PRESENCE_GRACE", Duration, Is("3s"), "how long a user whose last connection ended still counts as there"),
-    variable("RECOVERY_WINDOW", Duration, Is("2m"), "how long a lost connection can be recovered, and a session joined again without being counted")
-        .support(Partly("connections are not recovered in this version; joining again within it is not counted")),
+    variable("RECOVERY_WINDOW", Duration, Is("2m"), "how long a lost connection can be recovered, and a session joined again without being counted; 0: not at all"),
     variable("EIO3", Bool, Is("false"), "admit socket.io-client 2.x")
         .support(OnlyDefault("Engine.IO 3 does not exist in this version")),
 

@@ -32,6 +32,7 @@ const COMMANDS: &[CommandSpec] = &[
 ];
 
 const SHOWN: &[EventSpec] = &[
+    super::offset::SPEC,
     EventSpec::new::<CompleteJson<'_>>("chat:complete", "An answer is over, and stored."),
     EventSpec::new::<FaultJson<'_>>(
         "chat:error",

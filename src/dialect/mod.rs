@@ -8,6 +8,7 @@ mod acks;
 mod conversation;
 mod fields;
 mod ids;
+pub mod offset;
 pub mod payload;
 mod persona;
 mod session;
@@ -39,7 +40,8 @@ pub struct Frame {
     pub event: &'static str,
     /// Its one argument.
     pub payload: Arc<RawValue>,
-    /// Where a reader stands that has it, where its transport tells that.
+    /// Where a reader stands that has it, as its transport tells that: an SSE event's id, or the
+    /// [`offset`] of a socket that is in this session only. `None`: it changes no place.
     pub cursor: Option<Arc<str>>,
 }
 
@@ -99,6 +101,8 @@ pub enum Shown<'a> {
         message: MessageId,
         /// Who answers.
         agent: &'a AgentId,
+        /// Where the reader stands that was told so.
+        cursor: &'a Cursor,
     },
     /// New text.
     Text(TextShown<'a>),
@@ -113,6 +117,16 @@ impl Shown<'_> {
             Self::Event { event, .. } => event.kind.generation(),
             Self::Running { generation, .. } => Some(*generation),
             Self::Text(text) => Some(text.generation),
+            Self::Signal(_) => None,
+        }
+    }
+
+    /// Where a reader stands that has it, where it changes that.
+    fn cursor(&self) -> Option<&Cursor> {
+        match self {
+            Self::Event { cursor, .. } => *cursor,
+            Self::Running { cursor, .. } => Some(cursor),
+            Self::Text(text) => text.cursor,
             Self::Signal(_) => None,
         }
     }
@@ -231,6 +245,7 @@ pub trait Dialect: Vocabulary {
 pub struct Dialects {
     sockets: Arc<[Arc<dyn Dialect>]>,
     sse: Arc<dyn Vocabulary>,
+    has_offsets: bool,
 }
 
 /// A vocabulary's place in [`Dialects`].
@@ -239,7 +254,8 @@ pub struct DialectIndex(usize);
 
 impl Dialects {
     /// Every dialect there is. `cumulative`: each chunk carries the whole text so far, where the
-    /// dialect has a place for it (`STREAM_CHUNK_CONTENT`).
+    /// dialect has a place for it (`STREAM_CHUNK_CONTENT`). Their order is part of [`offset`]s: a
+    /// new one comes last.
     pub fn new(cumulative: bool) -> Self {
         Self::from(vec![
             Arc::new(session::SessionDialect { cumulative }) as Arc<dyn Dialect>,
@@ -247,6 +263,37 @@ impl Dialects {
             Arc::new(conversation::ConversationDialect),
             Arc::new(persona::PersonaDialect),
         ])
+    }
+
+    /// The same, whose events carry no offset: connections are not recovered.
+    pub fn without_offsets(self) -> Self {
+        Self { has_offsets: false, ..self }
+    }
+
+    /// Whether events carry offsets.
+    pub fn has_offsets(&self) -> bool {
+        self.has_offsets
+    }
+
+    /// The events that show this to a reader with this index, in order, each with the cursor of
+    /// whoever has it. Of several that say one event, those but the last say of which part they
+    /// are the end, so that nobody is shown a part twice.
+    pub fn encode(&self, index: DialectIndex, session: &SessionId, shown: Shown<'_>) -> Vec<Frame> {
+        let mut frames = self.vocabulary(index).encode(session, shown);
+        let Some(cursor) = shown.cursor().filter(|_| self.has_offsets) else { return frames };
+        if index == self.sse() {
+            return frames;
+        }
+        let last = frames.len().saturating_sub(1);
+        for (at, frame) in frames.iter_mut().enumerate() {
+            let part = if at < last { u8::try_from(at + 1).unwrap_or(u8::MAX) } else { 0 };
+            let offset = match part {
+                0 => offset::of(index, session, cursor),
+                part => offset::of(index, session, &Cursor { part, ..cursor.clone() }),
+            };
+            frame.cursor = Some(offset.into());
+        }
+        frames
     }
 
     /// How many vocabularies there are, that of SSE included; slots are below it.
@@ -331,7 +378,7 @@ fn once(names: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
 impl From<Vec<Arc<dyn Dialect>>> for Dialects {
     /// These, in this order.
     fn from(all: Vec<Arc<dyn Dialect>>) -> Self {
-        Self { sockets: all.into(), sse: Arc::new(sse::Sse) }
+        Self { sockets: all.into(), sse: Arc::new(sse::Sse), has_offsets: true }
     }
 }
 

@@ -34,6 +34,7 @@ const COMMANDS: &[CommandSpec] = &[
 ];
 
 const SHOWN: &[EventSpec] = &[
+    super::offset::SPEC,
     EventSpec::new::<FaultJson<'_>>(
         "chat:error",
         "A command without an acknowledgement was refused, an answer broke off, or the session \

@@ -35,6 +35,7 @@ const COMMANDS: &[CommandSpec] = &[
 ];
 
 const SHOWN: &[EventSpec] = &[
+    super::offset::SPEC,
     EventSpec::new::<ErrorJson<'_>>(
         "error",
         "A command without an acknowledgement was refused, an answer broke off, or the session \

@@ -21,6 +21,9 @@ const BYTES_MAX: usize = 64 + TEXTS_MAX * 72;
 pub struct Cursor {
     /// The last event of the log.
     pub position: Position,
+    /// Where a vocabulary says that event in several pieces, and only some of them were shown: how
+    /// many. 0: all. A cursor's text does not have it.
+    pub part: u8,
     /// The highest ordinal of the messages that the log brought up to there, so that what follows
     /// can be had from the store once the log has lost it. 0: none, or not known.
     pub ordinal: u64,
@@ -69,7 +72,7 @@ impl FromStr for Cursor {
         if texts.len() > TEXTS_MAX {
             return Err(InvalidCursor);
         }
-        Ok(Self { position, ordinal, texts })
+        Ok(Self { position, part: 0, ordinal, texts })
     }
 }
 
@@ -104,7 +107,7 @@ mod tests {
             |attempt, offset| TextCursor { generation: GenerationId::new(), attempt, offset };
         for texts in [vec![], vec![text(1, 0)], (0..64).map(|_| text(u32::MAX, u64::MAX)).collect()]
         {
-            let cursor = Cursor { position, ordinal: u64::MAX, texts };
+            let cursor = Cursor { position, part: 0, ordinal: u64::MAX, texts };
             assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }
         assert_eq!("0-0:0".parse(), Ok(Cursor::default()));

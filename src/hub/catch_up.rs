@@ -1,14 +1,14 @@
 //! What a member that stayed behind is owed, and bringing it there.
 
 use super::members::{Owed, Unwanted};
-use super::place::{self, Behind, Has};
+use super::place::{self, Behind, Found, Has};
 use super::running::Running;
 use super::show::is_shown;
 use super::tail::{Recent, TailState};
 use super::{End, Offer, ReaderId};
-use crate::dialect::{Dialects, Frame, Shown, TextShown, Vocabulary};
+use crate::dialect::{DialectIndex, Dialects, Frame, Shown, TextShown};
 use crate::domain::text::utf16_len;
-use crate::domain::{AgentId, Cursor, GenerationId, Message, MessageId, SessionId};
+use crate::domain::{AgentId, Cursor, EventKind, GenerationId, Message, MessageId, SessionId};
 use crate::telemetry::metrics;
 
 impl TailState {
@@ -24,10 +24,7 @@ impl TailState {
             owed.reader.close();
             return;
         }
-        let words = Words {
-            vocabulary: dialects.vocabulary(owed.reader.dialect()),
-            session: &self.session,
-        };
+        let words = Words { dialects, dialect: owed.reader.dialect(), session: &self.session };
         if self.bring(&words, &mut owed) {
             self.members.goes_on(owed, &self.cursor);
         } else {
@@ -59,6 +56,13 @@ impl TailState {
         }
         for generation in behind.unsure.drain(..) {
             place::set_void(&mut behind.cursor, generation);
+        }
+        if behind.cursor.part > 0 {
+            let frames = self.rest_of_event(words, &behind.cursor);
+            if !took(None, &frames) {
+                return false;
+            }
+            behind.cursor.part = 0;
         }
         let skip = usize::try_from(behind.applied - self.kept_from()).unwrap_or(usize::MAX);
         for recent in self.recent.iter().skip(skip) {
@@ -99,6 +103,15 @@ impl TailState {
         true
     }
 
+    /// What a reader that was cut off between the frames of one event lacks of it.
+    fn rest_of_event(&self, words: &Words<'_>, at: &Cursor) -> Vec<Frame> {
+        let found = self.recent.iter().find(|recent| recent.position == Some(at.position));
+        let Some(Recent { event, seq, .. }) = found else { return Vec::new() };
+        let cursor = Cursor { part: 0, ..at.clone() };
+        let frames = words.say(Shown::Event { event, seq: *seq, cursor: Some(&cursor) });
+        frames.into_iter().skip(usize::from(at.part)).collect()
+    }
+
     /// Whether a member that stands at `behind` was shown an event, or must not be any more.
     fn has(&self, recent: &Recent, behind: &Behind) -> bool {
         let cursor = &behind.cursor;
@@ -126,10 +139,11 @@ impl TailState {
     ) -> Vec<Frame> {
         let Recent { event, seq, attempt, .. } = recent;
         let is_past = place::is_past(cursor, &event.kind);
-        let is_wanted = !is_past && is_shown(&event.kind) && !unwanted.skips(event);
+        let has = matches!(&event.kind, EventKind::MessageNew(m) if m.ordinal <= behind.has_upto);
+        let is_wanted = !is_past && !has && is_shown(&event.kind) && !unwanted.skips(event);
         let mut frames = Vec::new();
         if is_wanted {
-            frames = words.running(behind, event.kind.generation());
+            frames = words.running(behind, event.kind.generation(), *attempt, cursor);
             if let (Some(generation), Some(answer)) = (event.kind.generation(), event.kind.answer())
             {
                 let ended = Ended { generation, answer, attempt: *attempt, seq: *seq };
@@ -192,7 +206,7 @@ impl TailState {
         cursor: &mut Cursor,
     ) -> Vec<Frame> {
         let Running { generation, attempt, seq, text, .. } = running;
-        let mut frames = words.running(behind, Some(*generation));
+        let mut frames = words.running(behind, Some(*generation), *attempt, cursor);
         let from = match place::has_running(cursor, running) {
             Has::Over => return Vec::new(),
             Has::Upto(from) => from,
@@ -233,25 +247,33 @@ struct Ended<'a> {
 
 /// How one reader is shown the session.
 struct Words<'a> {
-    vocabulary: &'a dyn Vocabulary,
+    dialects: &'a Dialects,
+    dialect: DialectIndex,
     session: &'a SessionId,
 }
 
 impl Words<'_> {
     fn say(&self, shown: Shown<'_>) -> Vec<Frame> {
-        self.vocabulary.encode(self.session, shown)
+        self.dialects.encode(self.dialect, self.session, shown)
     }
 
-    /// That an answer is running, where the reader found it so and was not told.
-    fn running(&self, behind: &Behind, generation: Option<GenerationId>) -> Vec<Frame> {
+    /// That an answer is running, where the reader found it so and was not told. Whoever was told
+    /// has a place in it, if only at its start.
+    fn running(
+        &self,
+        behind: &Behind,
+        generation: Option<GenerationId>,
+        attempt: u32,
+        cursor: &Cursor,
+    ) -> Vec<Frame> {
         let found = behind.found.iter().find(|found| Some(found.generation) == generation);
-        found.map_or_else(Vec::new, |found| {
-            self.say(Shown::Running {
-                generation: found.generation,
-                message: found.message,
-                agent: &found.agent,
-            })
-        })
+        let Some(Found { generation, message, agent }) = found else { return Vec::new() };
+        let mut cursor = cursor.clone();
+        if place::text(&cursor, *generation).is_none() {
+            place::set_text(&mut cursor, *generation, attempt, 0);
+        }
+        let (generation, message) = (*generation, *message);
+        self.say(Shown::Running { generation, message, agent, cursor: &cursor })
     }
 
     /// That what the reader has of an answer is void.

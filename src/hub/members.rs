@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::place::{self, Behind};
 use super::sent::Sent;
-use super::{FromStore, Offer, Reader, ReaderId, SENT_MAX, Standing};
+use super::{FromStore, Offer, Reader, ReaderId, SENT_MAX, Stand, Standing};
 use crate::dialect::{Dialects, Frame, Shown};
 use crate::domain::{
     Cursor, Event, EventKind, GenerationId, MessageId, Revoked, SessionId, TextCursor, UserId,
@@ -143,12 +143,14 @@ impl Members {
         }
     }
 
-    pub(super) fn remove(&mut self, reader: ReaderId) -> bool {
-        let found = self.index(reader);
-        if let Some(index) = found {
-            self.all.swap_remove(index);
-        }
-        found.is_some()
+    pub(super) fn remove(&mut self, reader: ReaderId) -> Option<Arc<dyn Reader>> {
+        self.index(reader).map(|index| self.all.swap_remove(index).reader)
+    }
+
+    /// A reader that has joined, and is offered nothing before [`Members::admit`].
+    pub(super) fn held(&self, reader: ReaderId) -> Option<&Arc<dyn Reader>> {
+        let member = &self.all[self.index(reader)?];
+        member.behind.as_ref().filter(|behind| behind.held).map(|_| &member.reader)
     }
 
     /// Removes those whose access was revoked, wherever they stand, and tells each. Who came as a
@@ -296,11 +298,14 @@ impl Members {
                 continue;
             }
             if member.unwanted.skips_shown(shown) {
+                if let Shown::Event { cursor: Some(cursor), .. } = shown {
+                    member.reader.stands(session, Stand::Past(cursor));
+                }
                 continue;
             }
             let dialect = member.reader.dialect();
             let frames = encoded[dialect.slot()]
-                .get_or_insert_with(|| dialects.vocabulary(dialect).encode(session, shown));
+                .get_or_insert_with(|| dialects.encode(dialect, session, shown));
             if frames.is_empty() {
                 continue;
             }

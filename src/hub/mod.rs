@@ -10,6 +10,7 @@
 mod catch_up;
 mod members;
 mod place;
+mod reader;
 mod refill;
 mod roster;
 mod running;
@@ -26,7 +27,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::adapter::{AdapterError, Feed, News, SharedAdapter};
-use crate::dialect::{DialectIndex, Dialects, Frame};
+use crate::dialect::Dialects;
 use crate::domain::{
     ActiveGeneration, Chunk, Cursor, Event, GenerationId, MessageId, Position, SessionId, Signal,
     UserId,
@@ -34,61 +35,12 @@ use crate::domain::{
 use crate::lifecycle::Tasks;
 
 use place::Behind;
+pub use reader::{Offer, Reader, ReaderId, Stand, Standing};
 use roster::Roster;
 use tail::{Gate, Tail};
 
 /// The most messages on their way that a member is not to be shown; one more, and the oldest is.
 pub const SENT_MAX: usize = 64;
-
-/// One reader's number on this node, never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ReaderId(pub u64);
-
-/// What became of frames that were offered to a reader.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Offer {
-    /// It will write all of them, in order, before whatever is offered next.
-    Taken,
-    /// It took none: it has too much that is not written yet. It says so once by itself, through
-    /// [`Hub::resume`], when it can take more.
-    Full,
-    /// It is closed.
-    Gone,
-}
-
-/// Whoever shows a session to someone: a socket or an SSE response.
-///
-/// Called under a tail's lock: no method may block, wait, or call back into the hub.
-pub trait Reader: Send + Sync {
-    /// Its number.
-    fn id(&self) -> ReaderId;
-    /// Who looks at it.
-    fn user(&self) -> &UserId;
-    /// Whose words it speaks.
-    fn dialect(&self) -> DialectIndex;
-    /// Takes all frames or none.
-    fn offer(&self, frames: &[Frame]) -> Offer;
-    /// Closes it, because it fell behind what is kept; its client comes back and reads on from
-    /// what is stored.
-    fn close(&self);
-    /// It may not see the session any more, and has been taken out of it, so that nothing more of
-    /// it follows; where it came as a guest and its user may belong to the session since, it waits
-    /// at its place for [`Hub::keep`]. Lets its owner know, who tells its client, however much is
-    /// not written yet. Once for each membership that is ended so.
-    fn revoke(&self, session: &SessionId);
-    /// Ends its connection for good: an operator said so. May come twice, and for one that is
-    /// closed already. Not called under a lock.
-    fn disconnect(&self);
-}
-
-/// What a reader is in a session that it joins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// Its user owns the session or is a member.
-    Belongs,
-    /// The session is open.
-    Guest,
-}
 
 /// From where a reader that joins is shown a session.
 #[derive(Debug, Clone, Copy)]
@@ -122,6 +74,9 @@ pub struct FromStore {
     /// The ends of answers, in the order of the session, to be offered before anything else; of
     /// each its text first, as far as the reader's cursor says that it is missing. At most a page.
     pub ended: Vec<End>,
+    /// The highest ordinal of the messages that it has, where it has all those up to there that
+    /// it is to have. 0: it has none from the store.
+    pub upto: u64,
 }
 
 /// The end of an answer, from the store.
@@ -292,7 +247,10 @@ impl Hub {
                 Start::After(cursor) => Behind::after(&state, cursor),
             };
             let id = reader.id();
-            let is_new = state.members.add(reader, standing, behind);
+            let is_new = state.members.add(reader.clone(), standing, behind);
+            if is_new {
+                reader.stands(session, Stand::Joining);
+            }
             let at = state.members.place(id, &state.cursor);
             let active = state.active();
             return Ok(Entered { active, at, is_whole: is_whole || !is_new });
@@ -303,6 +261,7 @@ impl Hub {
     pub fn go_live(&self, session: &SessionId, reader: ReaderId, from_store: FromStore) {
         let Some(tail) = self.shared.watched(session) else { return };
         let mut state = tail.state();
+        state.settle_place(reader, &from_store);
         let place = Behind::at(state.applied, &state.cursor);
         state.members.admit(reader, from_store, place);
         state.catch_up(&self.shared.dialects, reader);
@@ -345,7 +304,12 @@ impl Hub {
     /// Ends a membership. `true` where there was one.
     pub fn leave(&self, session: &SessionId, reader: ReaderId) -> bool {
         let Some(tail) = self.shared.watched(session) else { return false };
-        tail.state().members.remove(reader)
+        let mut state = tail.state();
+        let left = state.members.remove(reader);
+        if let Some(reader) = &left {
+            reader.stands(session, Stand::Left);
+        }
+        left.is_some()
     }
 
     /// How many sessions this node hears.
@@ -414,6 +378,7 @@ impl Feed for Shared {
                 self.roster.disconnect(&user);
             }
             News::Presence { change, sessions } => self.show_presence(&change, &sessions),
+            News::CameBack { user, client, by } => self.roster.came_back(&user, &client, &by),
         }
     }
 

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::End;
 use super::running::Running;
 use super::tail::TailState;
+use super::{End, FromStore, ReaderId, Stand};
 use crate::domain::{
     AgentId, Cursor, Event, EventKind, GenerationId, MessageId, Position, TextCursor,
 };
@@ -48,6 +48,8 @@ pub(super) struct Behind {
     pub unsure: Vec<GenerationId>,
     /// The position that it is said to stand at while there are such.
     pub since: Position,
+    /// It has all messages up to this ordinal, also where the log brings them later.
+    pub has_upto: u64,
 }
 
 impl Behind {
@@ -91,16 +93,39 @@ impl Behind {
         let mut behind = Self::at(state.applied, cursor);
         behind.held = true;
         behind.since = cursor.position;
-        let is_whole = state.holds_since(cursor.position);
+        behind.has_upto = cursor.ordinal;
+        let is_whole = state.holds_since(cursor.position)
+            && (cursor.part == 0
+                || state.recent.iter().any(|r| r.position == Some(cursor.position)));
         if is_whole {
             let is_old = |at: Option<Position>| at.is_some_and(|at| at <= cursor.position);
             let old = state.recent.iter().take_while(|recent| is_old(recent.position)).count();
             behind.applied = state.kept_from() + old as u64;
+            behind.find_running(state);
         } else {
+            behind.cursor.part = 0;
             behind.cursor.position = state.cursor.position;
             behind.settle(state);
         }
         (behind, is_whole)
+    }
+
+    /// The running answers that began before the reader's place, and that it was not told of.
+    fn find_running(&mut self, state: &TailState) {
+        let skip = usize::try_from(self.applied - state.kept_from()).unwrap_or(usize::MAX);
+        for running in &state.running {
+            let generation = running.generation;
+            let begins = |kind: &EventKind| {
+                kind.generation() == Some(generation)
+                    && matches!(kind, EventKind::GenerationStarted { .. })
+            };
+            let is_told = text(&self.cursor, generation).is_some()
+                || state.recent.iter().skip(skip).any(|recent| begins(&recent.event.kind));
+            if !is_told {
+                let Running { message, agent, .. } = running;
+                self.found.push(Found { generation, message: *message, agent: agent.clone() });
+            }
+        }
     }
 
     /// What the reader's texts are worth where what came since is not kept.
@@ -131,6 +156,24 @@ impl Behind {
             cursor.position = self.since;
         }
         cursor
+    }
+}
+
+impl TailState {
+    /// Tells a reader where it stands that is about to be offered what it is owed: where it joined,
+    /// with what the store gave it beside that.
+    pub(super) fn settle_place(&self, id: ReaderId, from_store: &FromStore) {
+        let Some(reader) = self.members.held(id) else { return };
+        let mut at = self.members.place(id, &self.cursor);
+        if from_store.ended.is_empty() {
+            at.ordinal = at.ordinal.max(from_store.upto);
+            for running in &self.running {
+                if from_store.known.contains(&running.message) {
+                    set_over(&mut at, running.generation);
+                }
+            }
+        }
+        reader.stands(&self.session, Stand::At(&at));
     }
 }
 

@@ -54,6 +54,16 @@ impl Roster {
     }
 }
 
+impl Roster {
+    /// Tells each connection of a user that a client of theirs has another one now.
+    pub(super) fn came_back(&self, user: &UserId, client: &str, by: &str) {
+        let found = self.readers().by_user.get(user).cloned().unwrap_or_default();
+        for reader in found {
+            reader.came_back(client, by);
+        }
+    }
+}
+
 impl Shared {
     /// Tells the members of these sessions that a user came or went, each reader once, encoded
     /// once per dialect. The user's own devices are not told; whoever does not take it misses it.

@@ -53,6 +53,9 @@ enum Carrier {
 }
 
 impl Outbound {
+    /// Stub.
+    pub fn set_pid(&self, _namespace: &str, _pid: &str) {}
+
     /// Adds a packet of `bytes` that socketioxide's queue has taken. It may be called before or
     /// after the emit: a packet may be written before it is counted here.
     pub fn queued(&self, bytes: u64) {

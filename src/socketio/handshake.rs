@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
 
 use super::line::Line;
-use super::{CLOSED_WITHIN, Edge, socket};
+use super::outlet::Client;
+use super::recovery::{self, Outcome, Returned};
+use super::{CLOSED_WITHIN, Edge, NAMESPACE, socket};
 use crate::auth::{Claims, Refused, find_token};
 use crate::chat::{Attendance, Caller};
 use crate::dialect::DialectIndex;
@@ -60,6 +62,19 @@ impl NotAdmitted {
 pub(super) struct Known {
     pub caller: Caller,
     pub attendance: Attendance,
+    /// Where connections are recovered.
+    pub client: Option<Client>,
+    pub coming: Coming,
+}
+
+/// How a client comes.
+pub(super) enum Coming {
+    /// For the first time.
+    New,
+    /// It was here before, and begins anew.
+    Anew,
+    /// It was here before, and goes on.
+    Back(Returned),
 }
 
 /// What a handshake says.
@@ -85,6 +100,10 @@ pub(super) async fn admit(
         .expect("the transport layer stands before socketioxide and gives every session one");
     match attend(edge, socket, auth.as_ref()).await {
         Ok((known, dialect)) => {
+            let client = known.as_ref().and_then(|known| known.client.as_ref());
+            if let Some(client) = client {
+                outbound.set_pid(NAMESPACE, &client.pid);
+            }
             socket::seat(socket, Line::new(edge.clone(), outbound, dialect), known);
             Ok(())
         }
@@ -108,11 +127,76 @@ async fn attend(
     let Handshake { claims, dialect } = decide(edge, socket, auth)?;
     let Some(claims) = claims else { return Ok((None, dialect)) };
     let caller = Caller { user: claims.user, name: claims.name };
-    match edge.chat.admit(&caller).await {
-        Ok(attendance) => Ok((Some(Known { caller, attendance }), dialect)),
-        Err(error) if error.code == ErrorCode::Overloaded => Err(NotAdmitted::TooMany),
-        Err(_) => Err(NotAdmitted::Unavailable),
+    if !edge.options.recovers {
+        let attendance = admitted(edge, &caller, None).await?;
+        let known = Known { caller, attendance, client: None, coming: Coming::New };
+        return Ok((Some(known), dialect));
     }
+    let shown = Returned::read(edge, auth, &caller.user, dialect);
+    let connection = recovery::new_connection();
+    if let Some(Ok(returned)) = &shown {
+        // Whatever becomes of this one: the older ones are not its client's any more.
+        edge.chat.came_back(&caller, &returned.pid, &connection).await;
+    }
+    let returned = shown.as_ref().and_then(|shown| shown.as_ref().ok());
+    let attendance = admitted(edge, &caller, returned).await?;
+    let coming = match shown {
+        None => Coming::New,
+        Some(shown) => back(edge, &caller, shown).await?,
+    };
+    let (dialect, pid) = match &coming {
+        Coming::Back(returned) => (Some(returned.dialect), returned.pid.clone()),
+        Coming::New | Coming::Anew => (dialect, recovery::new_pid(&caller.user)),
+    };
+    let client = Some(Client { pid, connection });
+    Ok((Some(Known { caller, attendance, client, coming }), dialect))
+}
+
+/// Counts the connection. Who comes back may be counted still with the older one, whose node may
+/// be dead: such a one is not told that it is one too many, but to come again.
+async fn admitted(
+    edge: &Edge,
+    caller: &Caller,
+    returned: Option<&Returned>,
+) -> Result<Attendance, NotAdmitted> {
+    let error = match edge.chat.admit(caller).await {
+        Ok(attendance) => return Ok(attendance),
+        Err(error) => error,
+    };
+    if error.code != ErrorCode::Overloaded {
+        return Err(NotAdmitted::Unavailable);
+    }
+    match returned {
+        Some(returned) if may_recover(edge, caller, returned).await? => {
+            Err(NotAdmitted::Unavailable)
+        }
+        _ => Err(NotAdmitted::TooMany),
+    }
+}
+
+/// Whether a client goes on where it says that it was.
+async fn back(
+    edge: &Edge,
+    caller: &Caller,
+    shown: Result<Returned, Outcome>,
+) -> Result<Coming, NotAdmitted> {
+    let (coming, outcome) = match shown {
+        Err(outcome) => (Coming::Anew, outcome),
+        Ok(returned) => match may_recover(edge, caller, &returned).await? {
+            true => (Coming::Back(returned), Outcome::Recovered),
+            false => (Coming::Anew, Outcome::Expired),
+        },
+    };
+    outcome.count();
+    Ok(coming)
+}
+
+async fn may_recover(
+    edge: &Edge,
+    caller: &Caller,
+    returned: &Returned,
+) -> Result<bool, NotAdmitted> {
+    edge.chat.may_recover(caller, &returned.places).await.map_err(|_| NotAdmitted::Unavailable)
 }
 
 fn decide(edge: &Edge, socket: &SocketRef, auth: Option<&Value>) -> Result<Handshake, NotAdmitted> {

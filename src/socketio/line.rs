@@ -76,13 +76,28 @@ impl Line {
         }
     }
 
+    /// Sends a frame that changes no place.
     pub(super) fn emit(
         &self,
         socket: &Socket<LocalAdapter>,
         frame: &Frame,
     ) -> Result<(), SendError> {
         socket.emit(frame.event, &*frame.payload)?;
-        let bytes = frame.packet_bytes(NAMESPACE);
+        self.emitted(frame, frame.packet_bytes(NAMESPACE))
+    }
+
+    /// Sends a frame with the offset of whoever has it.
+    pub(super) fn emit_at(
+        &self,
+        socket: &Socket<LocalAdapter>,
+        frame: &Frame,
+        offset: &str,
+    ) -> Result<(), SendError> {
+        socket.emit(frame.event, &(&*frame.payload, offset))?;
+        self.emitted(frame, frame.packet_bytes(NAMESPACE) + offset_bytes(offset))
+    }
+
+    fn emitted(&self, frame: &Frame, bytes: u64) -> Result<(), SendError> {
         self.outbound.queued(bytes);
         self.edge.sent.of(frame.event).increment(1);
         metrics::handles().sent_bytes.increment(bytes);
@@ -107,6 +122,11 @@ impl Line {
             None => drop(self.emit(socket, &self.dialect().error(&refusal))),
         }
     }
+}
+
+/// How many bytes an offset adds to a packet: it is in quotes, behind a comma.
+pub(super) fn offset_bytes(offset: &str) -> u64 {
+    offset.len() as u64 + 3
 }
 
 pub(super) fn acknowledge(ack: Ack, json: &RawValue) {

@@ -3,7 +3,7 @@
 use socketioxide::adapter::LocalAdapter;
 use tokio::time::sleep_until;
 
-use super::handshake::Known;
+use super::handshake::{Coming, Known};
 use super::inbox::Packet;
 use super::line::Ack;
 use super::place::Place;
@@ -71,7 +71,12 @@ async fn hear(place: &mut Place, packet: Packet<LocalAdapter>) -> Option<Named> 
         Ok(user) => {
             let caller = Caller { user, name: None };
             let admitted = edge.chat.admit(&caller).await;
-            admitted.map(|attendance| Known { caller, attendance })
+            admitted.map(|attendance| Known {
+                caller,
+                attendance,
+                client: None,
+                coming: Coming::New,
+            })
         }
         Err(error) => Err(error),
     };

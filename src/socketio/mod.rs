@@ -15,6 +15,8 @@ mod line;
 mod lobby;
 mod outlet;
 mod place;
+mod places;
+mod recovery;
 mod socket;
 
 use std::sync::Arc;
@@ -73,6 +75,8 @@ pub struct SocketOptions {
     pub command_queue: usize,
     /// The most events a second, of whatever name; further ones are refused. 0: no limit.
     pub events_max: u32,
+    /// Whether connections are recovered whose clients come back soon.
+    pub recovers: bool,
     /// The age at which a connection is closed; its client comes back by itself.
     pub age_max: Duration,
     /// The most connections on this node, SSE streams among them; 0: no limit.

@@ -9,11 +9,12 @@ use socketioxide::extract::SocketRef;
 use socketioxide::{SendError, SocketError};
 use tokio::sync::Notify;
 
-use super::line::Line;
+use super::line::{Line, offset_bytes};
+use super::places::Places;
 use super::{CLOSED_WITHIN, NAMESPACE};
-use crate::dialect::{DialectIndex, Frame};
+use crate::dialect::{DialectIndex, Frame, offset};
 use crate::domain::{SessionId, UserId};
-use crate::hub::{Offer, Reader, ReaderId};
+use crate::hub::{Offer, Reader, ReaderId, Stand};
 use crate::telemetry::metrics;
 
 /// How long a reader whose packet queue was full is left alone.
@@ -26,6 +27,9 @@ pub(super) struct Outlet {
     user: UserId,
     line: Line,
     socket: SocketRef,
+    client: Option<Client>,
+    /// Held while events are sent that change it, so that the last one tells the truth.
+    places: Mutex<Places>,
     slow: AtomicBool,
     became_slow: Notify,
     /// At most this much may be outstanding for what was refused to fit.
@@ -38,13 +42,30 @@ pub(super) struct Outlet {
     disconnecting: AtomicBool,
 }
 
+/// Whose connection it is, where that can be recovered.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    /// What its client shows when it comes back.
+    pub pid: String,
+    /// This connection, and no other.
+    pub connection: String,
+}
+
 impl Outlet {
-    pub(super) fn new(line: Line, socket: SocketRef, user: UserId) -> Self {
+    pub(super) fn new(
+        line: Line,
+        socket: SocketRef,
+        user: UserId,
+        client: Option<Client>,
+        places: Places,
+    ) -> Self {
         Self {
             id: ReaderId(line.edge.readers.fetch_add(1, Ordering::Relaxed)),
             user,
             line,
             socket,
+            client,
+            places: Mutex::new(places),
             slow: AtomicBool::new(false),
             became_slow: Notify::new(),
             room_at: AtomicU64::new(0),
@@ -92,8 +113,38 @@ impl Outlet {
         self.revocations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn emit(&self, frame: &Frame) -> Result<(), SendError> {
-        self.line.emit(&self.socket, frame)
+    /// Tells the client where it stands, where no event has done that.
+    pub(super) fn tell_place(&self) {
+        self.change_places(|_| {});
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change_places(&self, change: impl FnOnce(&mut Places)) {
+        if !self.line.edge.dialects.has_offsets() {
+            return;
+        }
+        let mut places = self.places();
+        change(&mut places);
+        let Some(offset) = places.untold() else { return };
+        match self.line.emit_at(&self.socket, &offset::told(&offset), &offset) {
+            Ok(()) => places.tells(&offset),
+            // What it has is not true any more: it must not come back with that.
+            Err(SendError::Socket(SocketError::InternalChannelFull)) => self.close(),
+            Err(_) => {}
+        }
+    }
+
+    fn emit(&self, places: &mut Places, frame: &Frame) -> Result<(), SendError> {
+        let own = frame.cursor.as_ref();
+        let Some((own, offset)) = own.and_then(|own| Some((own, places.with(own)?))) else {
+            return self.line.emit(&self.socket, frame);
+        };
+        self.line.emit_at(&self.socket, frame, &offset)?;
+        places.moved(own, &offset);
+        Ok(())
     }
 
     fn full(&self, bytes: u64) -> Offer {
@@ -121,13 +172,14 @@ impl Reader for Outlet {
     }
 
     fn offer(&self, frames: &[Frame]) -> Offer {
-        let bytes: u64 = frames.iter().map(|frame| frame.packet_bytes(NAMESPACE)).sum();
+        let mut places = self.places();
+        let bytes: u64 = frames.iter().map(bytes).sum();
         let outstanding = self.line.outbound.outstanding();
         if outstanding > 0 && outstanding + bytes > self.line.edge.options.outbound_max {
             return self.full(bytes);
         }
         for (sent, frame) in frames.iter().enumerate() {
-            match self.emit(frame) {
+            match self.emit(&mut places, frame) {
                 Ok(()) => {}
                 Err(SendError::Socket(SocketError::InternalChannelFull)) if sent == 0 => {
                     self.queue_full.store(true, Ordering::Release);
@@ -149,7 +201,30 @@ impl Reader for Outlet {
         self.line.outbound.close_transport();
     }
 
+    fn stands(&self, session: &SessionId, stand: Stand<'_>) {
+        match stand {
+            Stand::Joining => self.change_places(|places| places.join(session)),
+            Stand::At(cursor) => {
+                let at = offset::of(self.dialect(), session, cursor);
+                self.places().settle(session, at.into());
+            }
+            Stand::Past(cursor) => {
+                let at = offset::of(self.dialect(), session, cursor);
+                self.change_places(|places| places.settle(session, at.into()));
+            }
+            Stand::Left => self.change_places(|places| places.leave(session)),
+        }
+    }
+
+    fn came_back(&self, client: &str, by: &str) {
+        let own = self.client.as_ref().filter(|own| own.pid == client && own.connection != by);
+        if own.is_some() {
+            self.close();
+        }
+    }
+
     fn revoke(&self, session: &SessionId) {
+        self.change_places(|places| places.leave(session));
         let mut revocations = self.revocations();
         if revocations.contains(session) {
             return;
@@ -182,6 +257,11 @@ impl Reader for Outlet {
             outbound.close_transport();
         });
     }
+}
+
+/// About how many bytes a frame's packet has; the offset of a socket in several sessions is longer.
+fn bytes(frame: &Frame) -> u64 {
+    frame.packet_bytes(NAMESPACE) + frame.cursor.as_deref().map_or(0, offset_bytes)
 }
 
 /// Tells the client to go and not to come back by itself. `false`: there is no room for it.

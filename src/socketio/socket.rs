@@ -2,27 +2,33 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 use socketioxide::adapter::LocalAdapter;
 use socketioxide::extract::SocketRef;
 use socketioxide::socket::{DisconnectReason, Socket};
 use tokio::sync::mpsc;
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::flood::Flood;
-use super::handshake::Known;
+use super::handshake::{Coming, Known};
 use super::inbox::{Inbox, Packet};
 use super::line::{Ack, Line, acknowledge};
 use super::lobby::{self, Named};
 use super::outlet::Outlet;
 use super::place::Place;
+use super::places::Places;
 use super::{Edge, NAMESPACE};
 use crate::chat::{Caller, Visit};
 use crate::dialect::{Dialect, Dialects, Greeting};
-use crate::domain::{Command, Error, Reply, SessionId, Timestamp};
+use crate::domain::{Command, Cursor, Error, ErrorCode, Reply, SessionId, Timestamp};
+use crate::hub::{Reader, Stand};
 use crate::telemetry::metrics::{connects, disconnects};
+
+/// How long a socket waits before it tries again to go on where it cannot.
+const OWED_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the middleware prepares and the connect handler takes. Where that never runs, since the
 /// client is gone, socketioxide drops the socket and this with it: it must not hold the socket.
@@ -111,16 +117,30 @@ struct Session {
     outlet: Arc<Outlet>,
     caller: Caller,
     visit: Option<Visit>,
+    /// Where it is to go on, and cannot yet.
+    owed: Vec<(SessionId, Cursor)>,
+    recovered: bool,
+    /// When to try again what is owed.
+    again_at: Instant,
 }
 
 impl Session {
     fn new(place: Place, known: Known) -> Self {
-        let Known { caller, attendance } = known;
+        let Known { caller, attendance, client, coming } = known;
         let (line, socket) = (place.line.clone(), place.socket.clone());
-        let outlet = Arc::new(Outlet::new(line, socket, caller.user.clone()));
+        let places = match &coming {
+            Coming::New => Places::default(),
+            Coming::Anew => Places::begun_anew(),
+            Coming::Back(returned) => Places::recovered(returned.offsets()),
+        };
+        let outlet = Arc::new(Outlet::new(line, socket, caller.user.clone(), client, places));
         let chat = &place.line.edge.chat;
         let visit = Some(chat.arrive(caller.clone(), outlet.clone(), attendance));
-        Self { place, outlet, caller, visit }
+        let (owed, recovered) = match coming {
+            Coming::Back(returned) => (returned.places, true),
+            Coming::New | Coming::Anew => (Vec::new(), false),
+        };
+        Self { place, outlet, caller, visit, owed, recovered, again_at: Instant::now() }
     }
 
     fn greet(&self) {
@@ -130,16 +150,52 @@ impl Session {
             socket: &id,
             node: &self.place.line.edge.options.node.to_string(),
             now: Timestamp::now(),
-            recovered: false,
+            recovered: self.recovered,
         };
         if let Some(frame) = self.place.line.dialect().greet(greeting) {
             self.place.send(&frame);
         }
+        self.outlet.tell_place();
+    }
+
+    /// Goes on in the sessions that the client was in. What cannot be had now is tried again.
+    async fn go_on(&mut self) {
+        let edge = self.place.line.edge.clone();
+        self.again_at = Instant::now() + OWED_AGAIN;
+        for (session, after) in std::mem::take(&mut self.owed) {
+            let Some(visit) = &mut self.visit else { return };
+            match edge.chat.recover(visit, session.clone(), &after).await {
+                Ok(waiting) => edge.chat.go_live(visit, waiting),
+                Err(error) if error.code == ErrorCode::NotFound => {
+                    self.outlet.stands(&session, Stand::Left);
+                    self.place.send(&self.place.line.dialect().revoked(&session));
+                }
+                Err(error) => {
+                    tracing::debug!(%session, %error, "go on in a session");
+                    self.owed.push((session, after));
+                }
+            }
+        }
+        self.outlet.tell_place();
+    }
+
+    /// Whether a command would have the socket hear a session from now on that it is still to go
+    /// on in.
+    fn overtakes(&self, command: &Command) -> bool {
+        let session = match command {
+            Command::Join(join) => &join.session,
+            Command::RequestStream(request) => &request.session,
+            _ => return false,
+        };
+        self.owed.iter().any(|(owed, _)| owed == session)
     }
 
     /// Carries out commands until the socket closes, the node drains, or its time is up.
     async fn run(&mut self) {
         let edge = self.place.line.edge.clone();
+        if !self.owed.is_empty() {
+            self.go_on().await;
+        }
         loop {
             let has_room = self.place.line.has_room();
             tokio::select! {
@@ -148,6 +204,7 @@ impl Session {
                 () = edge.draining.cancelled() => return self.go_away().await,
                 () = self.outlet.drained() => self.resume(),
                 session = self.outlet.revoked() => self.revoke(session).await,
+                () = sleep_until(self.again_at), if !self.owed.is_empty() => self.go_on().await,
                 () = self.place.line.room(), if !has_room => {}
                 Some(packet) = self.place.commands.recv(), if has_room => {
                     self.carry_out(packet).await;
@@ -174,8 +231,10 @@ impl Session {
         self.place.tally();
         let edge = &self.place.line.edge;
         edge.received.of(&event).increment(1);
+        let overtakes = command.as_ref().is_ok_and(|command| self.overtakes(command));
         let Some(visit) = &mut self.visit else { return };
         let done = match command {
+            Ok(_) if overtakes => Err(not_yet()),
             Ok(command) => edge.chat.execute(visit, command, &event).await,
             Err(error) => Err(error),
         };
@@ -185,6 +244,7 @@ impl Session {
                 if let (Some(waiting), Some(visit)) = (done.waiting, &self.visit) {
                     self.place.line.edge.chat.go_live(visit, waiting);
                 }
+                self.outlet.tell_place();
             }
             Err(error) => {
                 let (ids, socket) = (packet.ids(), &self.place.socket);
@@ -243,6 +303,12 @@ impl Session {
             self.place.line.edge.chat.depart(visit).await;
         }
     }
+}
+
+/// Why a session is not joined that the socket is still to go on in.
+fn not_yet() -> Error {
+    let message = "What was missed of this session cannot be had now";
+    Error::new(ErrorCode::Internal, message).retry_after(OWED_AGAIN)
 }
 
 /// Why an event is not understood that no dialect has: a dialect that knows its name says what is

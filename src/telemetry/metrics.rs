@@ -64,6 +64,7 @@ declare! {
     CONNECTED "socket_io_connected" G, ["transport", "dialect"], "Sockets that are connected now.";
     CONNECTS "socket_io_connect_total" C, ["namespace"], "Sockets that connected.";
     CONNECT_ERRORS "socket_io_connect_errors_total" C, ["reason"], "Sockets that were refused.";
+    RECOVERIES "socket_io_recoveries_total" C, ["outcome"], "Clients that came back and said so.";
     DISCONNECTS "socket_io_disconnect_total" C, ["namespace", "reason"], "Sockets that disconnected.";
     EVENTS_RECEIVED "socket_io_events_received_total" C, ["event", "namespace"], "Events from clients; other: a name that no dialect knows.";
     EVENTS_SENT "socket_io_events_sent_total" C, ["event", "namespace"], "Events handed to sockets.";
@@ -227,6 +228,12 @@ pub fn connects(namespace: &'static str) -> Counter {
 pub fn connect_errors(reason: &'static str) -> Counter {
     installed();
     counter!(CONNECT_ERRORS, "reason" => reason)
+}
+
+/// [`RECOVERIES`].
+pub fn recoveries(outcome: &'static str) -> Counter {
+    installed();
+    counter!(RECOVERIES, "outcome" => outcome)
 }
 
 /// [`DISCONNECTS`].

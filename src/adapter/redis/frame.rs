@@ -34,6 +34,11 @@ enum NewsWire {
     Disconnect {
         user: String,
     },
+    CameBack {
+        user: String,
+        client: String,
+        by: String,
+    },
     #[serde(rename_all = "camelCase")]
     Presence {
         user: String,
@@ -74,6 +79,10 @@ pub(super) fn notice(notice: &Notice) -> String {
 pub(super) fn news(news: &News) -> String {
     let wire = match news {
         News::Disconnect { user } => NewsWire::Disconnect { user: user.to_string() },
+        News::CameBack { user, client, by } => {
+            let (user, client, by) = (user.to_string(), client.clone(), by.clone());
+            NewsWire::CameBack { user, client, by }
+        }
         News::Presence { change, sessions } => NewsWire::Presence {
             user: change.user.to_string(),
             online: change.online,
@@ -138,6 +147,9 @@ fn read_notice(body: &str) -> Option<Notice> {
 fn read_news(body: &[u8]) -> Option<News> {
     Some(match serde_json::from_slice(body).ok()? {
         NewsWire::Disconnect { user } => News::Disconnect { user: user.parse().ok()? },
+        NewsWire::CameBack { user, client, by } => {
+            News::CameBack { user: user.parse().ok()?, client, by }
+        }
         NewsWire::Presence { user, online, last_seen_at, sessions } => News::Presence {
             change: PresenceChange {
                 user: user.parse().ok()?,
@@ -214,7 +226,12 @@ mod tests {
             last_seen_at: Timestamp::from_millis(1_767_323_045_678),
         };
         let sessions = ["a", "b:c"].map(|id| SessionId::new(id).expect("valid")).to_vec();
-        for sent in [News::Disconnect { user }, News::Presence { change, sessions }] {
+        let came_back = News::CameBack {
+            user: user.clone(),
+            client: "client".to_owned(),
+            by: "connection".to_owned(),
+        };
+        for sent in [News::Disconnect { user }, News::Presence { change, sessions }, came_back] {
             let Some(Frame::News(read)) = decode(news(&sent).as_bytes()) else { panic!() };
             assert_eq!(read, sent);
         }

@@ -15,6 +15,7 @@ use crate::dialect::{EventSpec, Frame};
 use crate::domain::{Event, EventKind, PresenceChange, SessionId, Signal, UserId};
 
 pub(super) const SHOWN: &[EventSpec] = &[
+    crate::dialect::offset::SPEC,
     EventSpec::new::<ConnectedJson<'static>>(
         "connection:success",
         "Once, on every connection whose handshake names no other dialect.",

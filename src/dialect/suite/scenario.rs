@@ -200,8 +200,12 @@ pub(super) fn all() -> Vec<(&'static str, Happening)> {
 pub(super) fn say(subject: &Subject<'_>, at: usize, happening: &Happening) -> Said {
     let session = session();
     let encode = |shown: Shown<'_>| Said::frames(subject.vocabulary.encode(&session, shown));
-    let mut cursor =
-        Cursor { position: Position { epoch: 1, seq: at as u64 }, ordinal: 7, texts: Vec::new() };
+    let mut cursor = Cursor {
+        position: Position { epoch: 1, seq: at as u64 },
+        part: 0,
+        ordinal: 7,
+        texts: Vec::new(),
+    };
     let (generation, message) = (uuid(GENERATION).parse().unwrap(), message_id(ANSWER));
     let event = |kind: &EventKind| Event { id: EventId::new(), at: AT, kind: kind.clone() };
     match happening {

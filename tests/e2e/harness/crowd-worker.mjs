@@ -134,10 +134,14 @@ class Device {
     while (socket.connected && socket.id === id) {
       const running = [...this.answers].filter(([, { isOver }]) => !isOver).map(([stream, { text }]) => [stream, text.length]);
       const request = { sessionId: this.session, lastMessageId: this.last, streams: Object.fromEntries(running) };
-      const reply = await socket.timeout(30_000).emitWithAck('session:join', request).catch((error) => ({ error }));
-      if (socket.id !== id) return;
+      // Asked once, however long it takes: the answer to a second one would bring everything again.
+      const reply = await new Promise((done) => {
+        socket.emit('session:join', request, done);
+        socket.once('disconnect', () => done());
+      });
+      if (!reply || socket.id !== id) return;
       if (reply.ok) return void this.isIn();
-      count(retried, `session:join: ${reply.error.code ?? reply.error.message}`);
+      count(retried, `session:join: ${reply.error.code}`);
       await pause(reply.error.retryAfterMs ?? 500);
     }
   }

@@ -50,6 +50,7 @@ impl Node {
             offset: *offset,
         };
         Cursor {
+            part: 0,
             ordinal: ordinals.max().unwrap_or(0),
             position: page.events.last().map(|(position, _)| *position).unwrap_or_default(),
             texts: texts.iter().map(text).collect(),

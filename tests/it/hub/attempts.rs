@@ -195,6 +195,7 @@ async fn an_end_from_the_store_is_gone_on_to_only_from_text_of_its_own_attempt()
     for (attempt, then) in [(1, &["text", "completed"][..]), (2, &["reset", "text", "completed"])] {
         let place = Cursor {
             position: Position { epoch: 1, seq: 9 },
+            part: 0,
             ordinal: 0,
             texts: vec![TextCursor { generation, attempt: 1, offset: 2 }],
         };
@@ -203,7 +204,7 @@ async fn an_end_from_the_store_is_gone_on_to_only_from_text_of_its_own_attempt()
         let join = a.hub.join(&session, next.clone(), Standing::Belongs, start, 0);
         assert!(!join.await.unwrap().is_whole);
         let ended = vec![End { event: event.clone(), attempt }];
-        let from_store = FromStore { known: known.clone(), ended };
+        let from_store = FromStore { known: known.clone(), ended, upto: 0 };
         a.hub.go_live(&session, next.number(), from_store);
         assert_eq!(words(&next), then);
         assert_eq!(deltas(&next), [if attempt == 1 { "ole" } else { "whole" }]);
@@ -224,6 +225,7 @@ async fn text_of_an_answer_that_a_node_knows_nothing_of_is_void_where_the_log_is
     let generation = talk.answers[0].generation;
     let place = Cursor {
         position: Position { epoch: 1, seq: 1 },
+        part: 0,
         ordinal: talk.ordinal,
         texts: vec![TextCursor { generation, attempt: 1, offset: 2 }],
     };

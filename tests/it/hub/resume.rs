@@ -55,7 +55,7 @@ fn stored(talk: &Talk, cursor: &Cursor) -> FromStore {
         written.unwrap().attempt
     };
     let end = |event: Arc<Event>| End { attempt: attempt(&event), event };
-    FromStore { known, ended: ended.into_iter().map(end).collect() }
+    FromStore { known, ended: ended.into_iter().map(end).collect(), upto: 0 }
 }
 
 fn names(frames: &Frames) -> Vec<&str> {
@@ -608,7 +608,7 @@ async fn an_answer_that_a_reader_finds_running_is_told_of_before_its_text() {
         a.hub.resume(reader.number(), [&session]);
     }
     let known = join(&[]).await;
-    let knows = FromStore { known: [talk.answers[0].message].into(), ended: Vec::new() };
+    let knows = FromStore { known: [talk.answers[0].message].into(), ..FromStore::default() };
     a.hub.go_live(&session, known.number(), knows);
     let next = talk.start(log).await;
     talk.end(log, 0, 0).await;

@@ -105,7 +105,7 @@ async fn what_changes_a_message_is_shown_also_to_who_was_given_it_from_the_store
     node.hub.go_live(
         &session,
         reader.number(),
-        FromStore { known: [id].into(), ended: Vec::new() },
+        FromStore { known: [id].into(), ..FromStore::default() },
     );
     let shown = ["edited", "reaction", "seen", "deleted"];
     assert_eq!(reader.names(), shown, "what came before it went live");
