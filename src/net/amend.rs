@@ -1,5 +1,7 @@
-//! Amends socketioxide's packets on their way out, where its API has no hook: gives a refusal
-//! (`44`, CONNECT_ERROR) the `data` that a rejecting middleware can only say in its text.
+//! Amends socketioxide's packets on their way out, where its API has no hook: gives a CONNECT (`40`)
+//! the `pid` without which clients recover nothing, and a refusal (`44`, CONNECT_ERROR) the `data`
+//! that a rejecting middleware can only say in its text. For the `pid`, see
+//! <https://socket.io/docs/v4/connection-state-recovery>.
 //!
 //! [`packet`] knows what is amended and how; [`batch`] finds packets in a polling response's body,
 //! [`Amender`] in the frames of a WebSocket. Another kind of packet is one more start in
@@ -7,8 +9,9 @@
 //! itself writes comes here, and nothing a client says can put the separator into it: the texts
 //! of refusals are constants.
 //!
-//! The data goes through the packet itself, not beside it, so that it needs no state that could
-//! miss its packet: refusals may come at any time, many on a connection, in either transport.
+//! Both may come at any time, many on a connection, in either transport. So the data goes through
+//! its packet, not beside it, and the pid is the session account's ([`Outbound::set_pid`]), looked
+//! up when the packet passes, and not used up by it.
 
 use std::borrow::Cow;
 use std::io;
@@ -21,7 +24,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::io::AsyncWrite;
 
+use super::connection::Connection;
 use super::frames::{header_len, payload_len};
+use super::outbound::Outbound;
 use super::polling::SEPARATOR;
 
 /// Between the message and the data in the text of a refusal.
@@ -38,22 +43,26 @@ pub fn connect_error(message: &str, data: &Value) -> String {
     format!("{message}{DATA_SEPARATOR}{data}")
 }
 
-/// What goes out instead of this batch of Engine.IO 4, where there is something to amend.
-pub(super) fn batch(batch: &[u8]) -> Option<Vec<u8>> {
+/// What goes out instead of this batch of Engine.IO 4, of the session with this account, where
+/// there is something to amend.
+pub(super) fn batch(batch: &[u8], outbound: &Outbound) -> Option<Vec<u8>> {
     let packets = || batch.split(|byte| *byte == SEPARATOR);
     if !packets().any(is_watched) {
         return None;
     }
-    let amended: Vec<Cow<'_, [u8]>> =
-        packets().map(|from| packet(from).map_or(Cow::Borrowed(from), Cow::Owned)).collect();
+    let amended: Vec<Cow<'_, [u8]>> = packets()
+        .map(|from| packet(from, Some(outbound)).map_or(Cow::Borrowed(from), Cow::Owned))
+        .collect();
     Some(amended.join(&SEPARATOR))
 }
 
 /// Stands between the writer of a WebSocket's frames and what takes them. Starts at the start of a
 /// frame. A frame is recognised however its bytes are cut; one that may have to be amended is kept
 /// until it is complete, never more than its header and [`PAYLOAD_BYTES_MAX`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Amender {
+    /// The one that is written to; it knows the account of the session that it carries.
+    connection: Connection,
     /// How many of the writer's next bytes belong to a frame that passes.
     left: u64,
     /// The start of a frame, taken from the writer, that may yet have to be amended.
@@ -63,6 +72,10 @@ pub(super) struct Amender {
 }
 
 impl Amender {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self { connection, left: 0, held: Vec::new(), due: Bytes::new() }
+    }
+
     /// As [`AsyncWrite::poll_write`]: what is returned counts `bytes`, whatever was written for them.
     pub(super) fn poll_write<W: AsyncWrite + Unpin>(
         &mut self,
@@ -141,8 +154,8 @@ impl Amender {
                 Start::Watched { frame, .. } if self.held.len() < frame => frame,
                 Start::Watched { header, .. } => {
                     let held = std::mem::take(&mut self.held);
-                    self.due =
-                        packet(&held[header..]).map_or(held, |amended| framed(&amended)).into();
+                    let amended = packet(&held[header..], self.connection.outbound());
+                    self.due = amended.map_or(held, |amended| framed(&amended)).into();
                     return taken;
                 }
                 Start::Passes(frame) => {
@@ -194,24 +207,48 @@ impl Start {
 
 /// Whether a packet that starts like this, in its first two bytes, may have to be amended.
 fn is_watched(packet: &[u8]) -> bool {
-    packet.starts_with(b"44")
+    packet.starts_with(b"40") || packet.starts_with(b"44")
 }
 
-/// What goes out instead of this packet: `44/chat,{"message":…}` with data in its message becomes
-/// `44/chat,{"message":…,"data":…}`. `None` where it goes out as it is.
-fn packet(packet: &[u8]) -> Option<Vec<u8>> {
-    let rest = packet.strip_prefix(b"44")?;
+/// What goes out instead of this packet of the session with this account: `40/chat,{"sid":…}`
+/// becomes `40/chat,{"sid":…,"pid":…}` where that namespace has a pid, `44/chat,{"message":…}` with
+/// data in its message `44/chat,{"message":…,"data":…}`. `None` where it goes out as it is.
+fn packet(packet: &[u8], outbound: Option<&Outbound>) -> Option<Vec<u8>> {
+    let (kind, rest) = packet.split_at_checked(2)?;
     // A namespace, which may be of a client's making, ends at its first comma.
     let namespace_len = match rest.first()? {
         b'/' => rest.iter().position(|byte| *byte == b',')? + 1,
         _ => 0,
     };
     let (namespace, json) = rest.split_at(namespace_len);
+    let json = match kind {
+        b"40" => recoverable(namespace.strip_suffix(b",").unwrap_or(b"/"), json, outbound?),
+        b"44" => with_data(json),
+        _ => None,
+    }?;
+    Some([kind, namespace, &json].concat())
+}
+
+fn recoverable(namespace: &[u8], json: &[u8], outbound: &Outbound) -> Option<Vec<u8>> {
+    let mut connect: Connect = serde_json::from_slice(json).ok()?;
+    connect.pid = outbound.pid(namespace)?;
+    serde_json::to_vec(&connect).ok()
+}
+
+fn with_data(json: &[u8]) -> Option<Vec<u8>> {
     let refusal: Refusal = serde_json::from_slice(json).ok()?;
     let (message, data) = refusal.message.split_once(DATA_SEPARATOR)?;
     let data = serde_json::from_str(data).ok()?;
-    let json = serde_json::to_vec(&Amended { message, data }).ok()?;
-    Some([b"44", namespace, &json].concat())
+    serde_json::to_vec(&WithData { message, data }).ok()
+}
+
+/// A CONNECT; the `sid` is all that socketioxide writes into it.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Connect {
+    sid: String,
+    #[serde(skip_deserializing)]
+    pid: String,
 }
 
 /// All that socketioxide writes into a CONNECT_ERROR.
@@ -222,7 +259,7 @@ struct Refusal {
 }
 
 #[derive(Serialize)]
-struct Amended<'a> {
+struct WithData<'a> {
     message: &'a str,
     data: &'a RawValue,
 }

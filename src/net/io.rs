@@ -37,9 +37,10 @@ struct Wire {
 impl MonitoredIo {
     pub(super) fn new(stream: TcpStream, connection: Connection, write_stall: Duration) -> Self {
         connection.counts().opened();
+        let amender = Amender::new(connection.clone());
         let meter = FrameMeter::new();
         let wire = Wire { stream, connection, meter, write_stall, stall: None };
-        Self { wire, amender: Amender::default() }
+        Self { wire, amender }
     }
 
     /// The handle of this connection.
@@ -320,7 +321,7 @@ mod tests {
 
     /// The account counts what was sent, not what was amended.
     #[tokio::test]
-    async fn a_refusal_is_amended_and_the_events_beside_it_are_counted() {
+    async fn packets_are_amended_and_the_events_beside_them_are_counted() {
         let (mut io, mut client, _listener) = pair(ListenerOptions::default()).await;
         let outbound = Arc::new(Outbound::default());
         outbound.queued(6);
@@ -332,11 +333,16 @@ mod tests {
         assert_eq!(outbound.outstanding(), 0);
         io.write_all(&[refusal.len() as u8]).await.unwrap();
         io.write_all(refusal).await.unwrap();
+        outbound.set_pid("/chat", "p");
+        outbound.queued(2);
+        io.write_all(b"\x81\x1340/chat,{\"sid\":\"s\"}\x81\x0242").await.unwrap();
         io.flush().await.unwrap();
+        assert_eq!(outbound.outstanding(), 0);
 
+        let connect = b"\x81\x1d40/chat,{\"sid\":\"s\",\"pid\":\"p\"}\x81\x0242";
         let amended = br#"44/chat,{"message":"No","data":{"a":1}}"#;
         let expected =
-            [head, &[39], amended, b"\x81\x0442[]", b"\x81", &[39], amended.as_slice()].concat();
+            [head, &[39], amended, b"\x81\x0442[]", b"\x81", &[39], amended, connect].concat();
         assert_eq!(io.connection().written(), expected.len() as u64);
         drop(io);
         let mut received = Vec::new();

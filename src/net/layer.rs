@@ -169,7 +169,7 @@ impl Session {
             Err(error) => return Ok(broken(error.into())),
         };
         if self.protocol == Protocol::V4
-            && let Some(amended) = amend::batch(&batch)
+            && let Some(amended) = amend::batch(&batch, &self.outbound)
         {
             parts.headers.insert(CONTENT_LENGTH, amended.len().into());
             batch = amended.into();

@@ -8,9 +8,11 @@
 //! requests or by one WebSocket, and has one account from its handshake to its end.
 //!
 //! Must not know: dialects, events beyond the two bytes `42` that start an event packet, users,
-//! the hub. It copies, keeps and logs no payload, query or header; but for the one packet that is
-//! amended on its way out, in `amend`, which hooks into `io`, before what is written passes the
-//! frame meter, and into `layer`, where a polling batch passes.
+//! the hub. It copies, keeps and logs no payload, query or header; but for the two packets that are
+//! amended on their way out, CONNECT and CONNECT_ERROR, in `amend`, which hooks into `io`, before
+//! what is written passes the frame meter, and into `layer`, where a polling batch passes. The pid
+//! that a CONNECT is given, for <https://socket.io/docs/v4/connection-state-recovery>, is an opaque
+//! word here, kept in the account.
 
 mod amend;
 mod connection;

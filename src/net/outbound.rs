@@ -15,6 +15,9 @@ use tokio::sync::Notify;
 use super::connection::{Connection, WeakConnection};
 use super::sessions::InFlight;
 
+/// The longest pid that is taken.
+const PID_BYTES_MAX: usize = 64;
+
 /// What a session is carried by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
@@ -41,6 +44,7 @@ pub struct Outbound {
     /// How many futures wait for `changed`: with none, counting costs no lock.
     waiting: AtomicUsize,
     changed: Notify,
+    pid: Mutex<Option<Pid>>,
     pub(super) in_flight: InFlight,
 }
 
@@ -52,9 +56,32 @@ enum Carrier {
     WebSocket(WeakConnection),
 }
 
+/// What the CONNECT of one namespace carries.
+struct Pid {
+    namespace: Box<str>,
+    pid: Box<str>,
+}
+
 impl Outbound {
-    /// Stub.
-    pub fn set_pid(&self, _namespace: &str, _pid: &str) {}
+    /// Lets every CONNECT of `namespace` (`/chat`; `/` is the root's) that goes out from now on carry
+    /// `pid`, so that its client asks to be recovered when it reconnects. A connect middleware says
+    /// it, before CONNECT is sent. A later one replaces it, whatever its namespace: one that was
+    /// left may be joined again, in the same Engine.IO session.
+    ///
+    /// A pid is up to 64 characters of base64url. With anything else, as with `""`, CONNECT goes out
+    /// without.
+    pub fn set_pid(&self, namespace: &str, pid: &str) {
+        let is_pid = (1..=PID_BYTES_MAX).contains(&pid.len())
+            && pid.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        *self.pid_slot() = is_pid.then(|| Pid { namespace: namespace.into(), pid: pid.into() });
+    }
+
+    /// The pid of this namespace, where it has one.
+    pub(super) fn pid(&self, namespace: &[u8]) -> Option<String> {
+        let slot = self.pid_slot();
+        let Pid { namespace: of, pid } = slot.as_ref()?;
+        (of.as_bytes() == namespace).then(|| pid.to_string())
+    }
 
     /// Adds a packet of `bytes` that socketioxide's queue has taken. It may be called before or
     /// after the emit: a packet may be written before it is counted here.
@@ -158,6 +185,10 @@ impl Outbound {
 
     fn carrier(&self) -> MutexGuard<'_, Carrier> {
         self.carrier.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pid_slot(&self) -> MutexGuard<'_, Option<Pid>> {
+        self.pid.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn notify(&self) {
@@ -283,6 +314,26 @@ mod tests {
                 .unwrap_or_else(|_| panic!("woken in round {round}"))
                 .unwrap();
         }
+    }
+
+    #[test]
+    fn a_pid_is_base64url_of_bounded_length() {
+        let outbound = Outbound::default();
+        let pid = |namespace: &str| outbound.pid(namespace.as_bytes());
+        assert_eq!(pid("/chat"), None);
+        for taken in ["a", "azAZ09-_", &"x".repeat(64)] {
+            outbound.set_pid("/chat", taken);
+            assert_eq!(pid("/chat").as_deref(), Some(taken));
+        }
+        assert_eq!([pid("/"), pid(""), pid("/cha"), pid("/chat/")], [const { None }; 4]);
+        for wrong in ["", "a b", "a\"", "a+", "a/", "a=", "é", "a\u{1e}", &"x".repeat(65)] {
+            outbound.set_pid("/chat", "former");
+            outbound.set_pid("/chat", wrong);
+            assert_eq!(pid("/chat"), None, "{wrong}");
+        }
+        outbound.set_pid("/chat", "former");
+        outbound.set_pid("/", "later");
+        assert_eq!((pid("/chat"), pid("/").as_deref()), (None, Some("later")));
     }
 
     #[test]

@@ -632,9 +632,13 @@ export const forget = (...readers) => readers.forEach(({ heard }) => heard.event
 export function record(socket) {
   const events = [];
   const waiting = new Set();
-  socket.onAny((name, payload) => {
-    // When it came is no part of what was said: comparisons pass it over.
-    const event = Object.defineProperty({ name, payload }, 'at', { value: performance.now() });
+  const offsets = [];
+  socket.onAny((name, payload, offset) => {
+    if (typeof offset === 'string') offsets.push(offset);
+    // When it came, and with which offset, is no part of what was said: comparisons pass it over.
+    const event = Object.defineProperties({ name, payload }, { at: { value: performance.now() }, offset: { value: offset } });
+    // About the connection, not the conversation.
+    if (name === 'connection:offset') return;
     events.push(event);
     for (const waiter of [...waiting]) waiter(event);
   });
@@ -658,6 +662,8 @@ export function record(socket) {
 
   return {
     events,
+    /** The offsets that came with events, for recovery. */
+    offsets,
     names: () => events.map((event) => event.name),
     /** As `names`, without what comes and goes beside the conversation: users who are there. */
     said: () => events.map((event) => event.name).filter((name) => !/^(presence|user):/.test(name)),

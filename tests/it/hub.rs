@@ -276,7 +276,7 @@ async fn what_a_reader_was_given_from_the_store_is_not_shown_again() {
     a.hub.go_live(
         &session,
         reader.number(),
-        FromStore { known: [stored.id, answer.message].into(), ended: Vec::new() },
+        FromStore { known: [stored.id, answer.message].into(), ..FromStore::default() },
     );
     answer.grow(&*a.adapter, " more").await;
     answer.complete(&*a.adapter).await;

@@ -1,9 +1,28 @@
+use std::sync::Arc;
+
 use futures::task::noop_waker_ref;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Message, WebSocket};
 
 use super::*;
+
+/// What the sockets of `/chat` have, where they have one.
+const PID: &str = "0123456789-_abcdefXYZa";
+
+fn outbound() -> Arc<Outbound> {
+    let outbound = Arc::new(Outbound::default());
+    outbound.set_pid("/chat", PID);
+    outbound
+}
+
+/// A CONNECT of `/chat` whose frame has a payload of `bytes`, and what goes out instead.
+fn connect(bytes: usize) -> (String, String) {
+    let sid = "s".repeat(bytes - r#"40/chat,{"sid":""}"#.len());
+    let from = format!(r#"40/chat,{{"sid":"{sid}"}}"#);
+    assert_eq!(from.len(), bytes);
+    (from, format!(r#"40/chat,{{"sid":"{sid}","pid":"{PID}"}}"#))
+}
 
 /// The packet with which socketioxide refuses with this text.
 fn refusal(namespace: &str, text: &str) -> String {
@@ -37,14 +56,18 @@ fn everything() -> Vec<(Message, Message)> {
     let mut messages: Vec<(Message, Message)> = Vec::new();
     let same = |message: Message| (message.clone(), message);
     let text = |(from, to): (String, String)| (Message::text(from), Message::text(to));
-    for message in
-        ["", "0", "4", "44", "2", "3probe", r#"40/chat,{"sid":"44"}"#, "44/chat,", "44{}"]
+    for message in ["", "0", "4", "44", "40", "2", "3probe", "44/chat,", "44{}", "40/chat,", "40{}"]
     {
         messages.push(same(Message::text(message)));
+    }
+    for another in [r#"40/other,{"sid":"x"}"#, r#"40{"sid":"/chat,"}"#] {
+        messages.push(text(connect(40)));
+        messages.push(same(Message::text(another)));
     }
     for bytes in [2, 3, 125, 126, 127, 1_024, 1_025, 1_500] {
         messages.push(same(Message::text(format!("42{}", "x".repeat(bytes - 2)))));
         messages.push(same(Message::text(format!("44{}", "x".repeat(bytes - 2)))));
+        messages.push(same(Message::text(format!("40{}", "x".repeat(bytes - 2)))));
     }
     messages.push(same(Message::text(refusal("/nowhere,", "Invalid namespace"))));
     // The lengths around which the header changes, of what comes and of what goes.
@@ -53,6 +76,14 @@ fn everything() -> Vec<(Message, Message)> {
         messages.push(text(sized(bytes, &json!(1))));
         messages.push(same(Message::Ping(b"44".to_vec().into())));
     }
+    let longer = r#","pid":"""#.len() - 1 + PID.len();
+    for bytes in (120..=130).flat_map(|bytes| [bytes, bytes - longer]).chain([1_023, 1_024]) {
+        messages.push(text(connect(bytes)));
+        messages.push(same(Message::Ping(b"40".to_vec().into())));
+    }
+    messages.push(same(Message::text(connect(1_025).0)));
+    messages.push(same(Message::binary(connect(40).0)));
+    messages.push(text(connect(40)));
     messages.push(same(Message::text(sized(1_025, &data).0)));
     messages.push(same(Message::binary(sized(100, &data).0)));
     messages.push(text(sized(100, &data)));
@@ -116,7 +147,13 @@ struct Writer {
 
 impl Writer {
     fn new(kernel: Kernel) -> Self {
-        Self { amender: Amender::default(), kernel }
+        Self::of(outbound(), kernel)
+    }
+
+    fn of(outbound: Arc<Outbound>, kernel: Kernel) -> Self {
+        let connection = Connection::new(([127, 0, 0, 1], 1).into(), Arc::default());
+        connection.bind_outbound(outbound);
+        Self { amender: Amender::new(connection), kernel }
     }
 
     fn write(&mut self, mut bytes: &[u8]) {
@@ -137,6 +174,60 @@ impl Writer {
     }
 }
 
+fn amended(from: &str) -> Option<String> {
+    packet(from.as_bytes(), Some(&outbound())).map(|to| String::from_utf8(to).unwrap())
+}
+
+#[test]
+fn a_connect_gets_the_pid_of_its_namespace() {
+    for (namespace, packet_start) in
+        [("/", "40"), ("/chat", "40/chat,"), ("/an{\"odd\":one", "40/an{\"odd\":one,")]
+    {
+        let outbound = Outbound::default();
+        let from = format!(r#"{packet_start}{{"sid":"a-_Z"}}"#);
+        assert_eq!(packet(from.as_bytes(), Some(&outbound)), None);
+        outbound.set_pid(namespace, PID);
+        let to = format!(r#"{packet_start}{{"sid":"a-_Z","pid":"{PID}"}}"#);
+        // As often as one comes: a namespace may be left and joined again.
+        for _ in 0..2 {
+            assert_eq!(packet(from.as_bytes(), Some(&outbound)), Some(to.clone().into_bytes()));
+        }
+        assert_eq!(packet(to.as_bytes(), Some(&outbound)), None);
+        assert_eq!(packet(from.as_bytes(), None), None);
+        outbound.set_pid("/another", PID);
+        assert_eq!(packet(from.as_bytes(), Some(&outbound)), None);
+    }
+}
+
+#[test]
+fn what_is_no_connect_of_the_namespace_passes() {
+    let (connect, _) = connect(40);
+    for from in [
+        "40",
+        "40/chat",
+        "40/chat,",
+        "40/chat,{}",
+        r#"40{"sid":"x"}"#,
+        r#"40/,{"sid":"x"}"#,
+        r#"40/cha,{"sid":"x"}"#,
+        r#"40/chats,{"sid":"x"}"#,
+        r#"40/chat/,{"sid":"x"}"#,
+        r#"40/chat?a=b,{"sid":"x"}"#,
+        r#"40/chat,{"sid":1}"#,
+        r#"40/chat,{"sid":"x","pid":"y"}"#,
+        r#"40/chat,{"pid":"y","sid":"x"}"#,
+        r#"40/chat,{"sid":"x","more":1}"#,
+        r#"40/chat,{"sid":"x"} "x""#,
+        &connect.replacen("40", "41", 1),
+        &connect.replacen("40", "42", 1),
+        &connect.replacen("40", "44", 1),
+        &connect.replacen("40", "0", 1),
+        &format!("4{connect}"),
+    ] {
+        assert_eq!(amended(from), None, "{from}");
+    }
+}
+
 #[test]
 fn the_data_of_a_refusal_leaves_its_message() {
     let data = json!({ "code": "AUTH_ERROR", "reason": "missing" });
@@ -145,7 +236,8 @@ fn the_data_of_a_refusal_leaves_its_message() {
         let to = format!(
             r#"44{namespace}{{"message":"Not \"you\", é\n","data":{{"code":"AUTH_ERROR","reason":"missing"}}}}"#
         );
-        assert_eq!(packet(from.as_bytes()), Some(to.into_bytes()));
+        assert_eq!(packet(from.as_bytes(), None), Some(to.clone().into_bytes()));
+        assert_eq!(amended(&from), Some(to));
     }
 }
 
@@ -164,7 +256,7 @@ fn what_is_no_refusal_with_data_passes() {
         format!("44/chat,{}", json!({ "message": 1 })),
         format!("44/chat,{}", json!(with_data)),
     ] {
-        assert_eq!(packet(from.as_bytes()), None, "{from}");
+        assert_eq!(amended(&from), None, "{from}");
     }
 }
 
@@ -173,14 +265,45 @@ fn packets_of_a_batch_are_amended_where_they_stand() {
     let join = |packets: &[&str]| packets.join("\x1e").into_bytes();
     let (one, one_amended) = sized(100, &json!({ "a": "b" }));
     let (two, two_amended) = sized(90, &json!(1));
+    let (connect, connect_amended) = connect(40);
     let plain = refusal("/nowhere,", "Invalid namespace");
-    assert_eq!(batch(b""), None);
-    assert_eq!(batch(&join(&["2", "42[\"44\"]", "40/chat,{}", "bNDQ="])), None);
-    assert_eq!(batch(one.as_bytes()), Some(one_amended.clone().into_bytes()));
+    let root = r#"40{"sid":"x"}"#;
+    let outbound = outbound();
+    assert_eq!(batch(b"", &outbound), None);
+    assert_eq!(batch(&join(&["2", "42[\"44\"]", "42[\"40\"]", "bNDQ="]), &outbound), None);
+    for (from, to) in [(&one, &one_amended), (&connect, &connect_amended)] {
+        assert_eq!(batch(from.as_bytes(), &outbound), Some(to.clone().into_bytes()));
+    }
+    let from = ["2", &one, "42[1]", root, &connect, &plain, "42[2]", &two, &connect];
+    let (a, b, c) = (&one_amended, &two_amended, &connect_amended);
     assert_eq!(
-        batch(&join(&["2", &one, "42[1]", &plain, &two])),
-        Some(join(&["2", &one_amended, "42[1]", &plain, &two_amended]))
+        batch(&join(&from), &outbound),
+        Some(join(&["2", a, "42[1]", root, c, &plain, "42[2]", b, c]))
     );
+    outbound.set_pid("/chat", "");
+    assert_eq!(
+        batch(&join(&from), &outbound),
+        Some(join(&["2", a, "42[1]", root, &connect, &plain, "42[2]", b, &connect]))
+    );
+}
+
+#[test]
+fn a_connect_gets_the_pid_that_was_said_last() {
+    let outbound = Arc::new(Outbound::default());
+    let mut writer = Writer::of(Arc::clone(&outbound), Kernel::new(usize::MAX, false));
+    let (from, to) = connect(40);
+    let mut expected = Vec::new();
+    for pid in ["", PID, "another", PID] {
+        // Said while the frame is under way.
+        let frame = frames([Message::text(&*from)]);
+        writer.write(&frame[..7]);
+        outbound.set_pid("/chat", pid);
+        writer.write(&frame[7..]);
+        writer.flush();
+        let to = if pid.is_empty() { from.clone() } else { to.replace(PID, pid) };
+        expected.extend(frames([Message::text(to)]));
+        assert_eq!(writer.kernel.taken, expected);
+    }
 }
 
 #[test]
