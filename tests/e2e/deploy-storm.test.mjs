@@ -64,6 +64,23 @@ const options = { nodes: 3, nginx: true, agents, env: { SHUTDOWN_GRACE: `${GRACE
 const TIMEOUT = 150_000 + CLIENTS * 40 + GRACE * 10_000;
 
 suite('deploy storm', options, (e2e) => {
+  e2e('nodes that were gone a moment ago are found again by those who only speak WebSocket', { timeout: 60_000 }, async (cluster) => {
+    // nginx takes a node that failed for whole again when a request to it is over: these last.
+    const opened = Array.from({ length: 4 }, () => []);
+    const arrive = (n) => Promise.all(Array.from({ length: 20 }, async () => {
+      const { heard } = await open(cluster.url, { token: token(), reconnection: false });
+      opened[n].push((await heard.next('connection:success')).nodeId);
+    }));
+    for (const n of [0, 1, 2]) {
+      await cluster.nodes[n].stop();
+      await arrive(n);
+      await cluster.again(n);
+    }
+    await arrive(3);
+    const places = opened.map((nodes) => new Set(nodes).size);
+    assert.deepEqual(places, [2, 2, 2, 3], 'on every node that ran');
+  });
+
   e2e('a rolling restart: all are back soon, no chunk is lost and no answer ended', { timeout: TIMEOUT }, async (cluster) => {
     const { seed } = random();
     const begun = performance.now();
@@ -82,8 +99,9 @@ suite('deploy storm', options, (e2e) => {
       const staying = (n) => cluster.nodes.filter((_, other) => other !== going)[n % (going === undefined ? 3 : 2)];
       const converse = async (s) => {
         for (let n = 0; !over; n += 1) {
-          const request = { sessionId: ids[s], prompt: PROMPT, agentId: 'assistant' };
-          const { streamId } = await rest(staying(s + n), ownerOf(s)).post('/api/chat/streams', request);
+          const request = { sessionId: ids[s], prompt: PROMPT, agentId: 'assistant', clientMessageId: `${n}` };
+          // It may be about to go.
+          const { streamId } = await eventually(() => rest(staying(s + n), ownerOf(s)).post('/api/chat/streams', request), { every: 200, what: 'somebody answers' });
           asked += 1;
           await eventually(async () => {
             const { status } = await rest(staying(s), ownerOf(s)).get(`/api/chat/streams/${streamId}/status`);
