@@ -94,7 +94,7 @@ impl Behind {
         behind.held = true;
         behind.since = cursor.position;
         behind.has_upto = cursor.ordinal;
-        let is_whole = state.holds_since(cursor.position)
+        let is_whole = state.holds_since(cursor)
             && (cursor.part == 0
                 || state.recent.iter().any(|r| r.position == Some(cursor.position)));
         if is_whole {

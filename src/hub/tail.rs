@@ -147,15 +147,21 @@ impl TailState {
         }
     }
 
-    /// Whether all that the log brought after `position` is kept. Before its first event none is
-    /// known to be: a log that is empty may have been lost since.
-    pub(super) fn holds_since(&self, position: Position) -> bool {
+    /// Whether all that the log brought after a cursor is kept.
+    pub(super) fn holds_since(&self, cursor: &Cursor) -> bool {
+        let (position, end) = (cursor.position, self.cursor.position);
         if position == Position::default() {
-            return false;
+            return self.begins_after(cursor.ordinal);
         }
-        let end = self.cursor.position;
         let is_kept = self.held_from <= position && position <= end;
         position == end || (position.epoch == end.epoch && is_kept)
+    }
+
+    /// Whether all is kept that happened after the message of an ordinal, where the log had
+    /// nothing then. It may have been lost since: so it has to begin with the message that follows.
+    fn begins_after(&self, ordinal: u64) -> bool {
+        let mut ordinals = self.recent.iter().map(|recent| place::ordinal(&recent.event.kind));
+        self.held_from.seq == 0 && ordinals.find(|first| *first > 0) == Some(ordinal + 1)
     }
 
     /// Whether a cursor may tell of something that this tail has not heard yet.

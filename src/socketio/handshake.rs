@@ -101,9 +101,8 @@ pub(super) async fn admit(
     match attend(edge, socket, auth.as_ref()).await {
         Ok((known, dialect)) => {
             let client = known.as_ref().and_then(|known| known.client.as_ref());
-            if let Some(client) = client {
-                outbound.set_pid(NAMESPACE, &client.pid);
-            }
+            // An empty one where there is none: the session may have had another socket before.
+            outbound.set_pid(NAMESPACE, client.map_or("", |client| &client.pid));
             socket::seat(socket, Line::new(edge.clone(), outbound, dialect), known);
             Ok(())
         }

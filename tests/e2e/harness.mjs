@@ -633,12 +633,12 @@ export function record(socket) {
   const events = [];
   const waiting = new Set();
   const offsets = [];
+  const places = [];
   socket.onAny((name, payload, offset) => {
     if (typeof offset === 'string') offsets.push(offset);
     // When it came, and with which offset, is no part of what was said: comparisons pass it over.
     const event = Object.defineProperties({ name, payload }, { at: { value: performance.now() }, offset: { value: offset } });
-    // About the connection, not the conversation.
-    if (name === 'connection:offset') return;
+    if (name === 'connection:offset') return void places.push(event); // about the connection, not the conversation
     events.push(event);
     for (const waiter of [...waiting]) waiter(event);
   });
@@ -662,8 +662,9 @@ export function record(socket) {
 
   return {
     events,
-    /** The offsets that came with events, for recovery. */
+    /** The offsets that came with events, for recovery, and the events that only bring one. */
     offsets,
+    places,
     names: () => events.map((event) => event.name),
     /** As `names`, without what comes and goes beside the conversation: users who are there. */
     said: () => events.map((event) => event.name).filter((name) => !/^(presence|user):/.test(name)),

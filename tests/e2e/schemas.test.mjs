@@ -168,7 +168,7 @@ suite('schemas', { fresh: true, nodes: 1, agents, pipelines, env }, (e2e) => {
         fits(`client.${event}.ack`, { ok: false, error: await no(socket, code, event, payload) });
       };
       const others = await conversation({ cluster, ada, bob, asked, refused });
-      for (const { heard } of [ada, bob, ...others]) for (const { name, payload } of heard.events) fits(`server.${name}`, payload);
+      for (const { heard } of [ada, bob, ...others]) for (const { name, payload } of [...heard.events, ...heard.places]) fits(`server.${name}`, payload);
       assert.deepEqual(keys.filter((key) => !seen.has(key)).sort(), [...(RARE[dialect] ?? [])].sort(), 'every event was tried, but for rare ones');
     });
   }

@@ -14,7 +14,8 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use wire::{
-    EVENTS, Polling, REFUSAL, Random, Server, Ws, assert_unknown, eventually, number, small, within,
+    EVENTS, Polling, REFUSAL, Random, Server, Ws, assert_unknown, eventually, number, pid, small,
+    within,
 };
 
 #[tokio::test]
@@ -126,6 +127,71 @@ async fn refusals_carry_their_data_on_every_transport() {
     assert_eq!(ws.packet().await, REFUSAL);
     ws.send("40/nowhere,").await;
     assert_eq!(ws.packet().await, r#"44/nowhere,{"message":"Invalid namespace"}"#);
+}
+
+/// A CONNECT that goes out, in a namespace with a pid.
+fn kept(sid: &str, connect: usize) -> String {
+    format!(r#"40/kept,{{"sid":"{sid}","pid":"{}"}}"#, pid(connect))
+}
+
+/// The namespace that has a pid is left and joined again; another one has none.
+#[tokio::test]
+async fn a_websockets_connects_carry_their_pid() {
+    let server = Server::start(ListenerOptions::default());
+    let mut ws = Ws::open(TcpStream::connect(server.address).await.unwrap(), None).await;
+    let open = ws.packet().await;
+    let sid = &open.split_once("\"sid\":\"").unwrap().1[..16];
+    for connect in 0..3 {
+        ws.send("40/kept,").await;
+        assert_eq!(ws.packet().await, kept(sid, connect));
+        ws.send("40/chat,").await;
+        assert_eq!(ws.packet().await, format!(r#"40/chat,{{"sid":"{sid}"}}"#));
+        ws.send("40").await;
+        assert_eq!(ws.packet().await, r#"44{"message":"Invalid namespace"}"#);
+        ws.send("41/kept,").await;
+        ws.send("41/chat,").await;
+    }
+}
+
+#[tokio::test]
+async fn connects_carry_their_pid_by_polling_and_across_the_upgrade() {
+    let mut server = Server::start(ListenerOptions::default());
+    let mut polling = Polling::connect(server.address).await;
+    let client = server.connected().await;
+    let sid = polling.sid.clone();
+    // In one batch with an event, or in two.
+    for connect in 0..3 {
+        polling.post("40/kept,\x1e40").await;
+        client.emit(connect, "x");
+        let mut packets = Vec::new();
+        while packets.len() < 3 {
+            packets.extend(polling.poll().await);
+        }
+        packets.sort();
+        assert_eq!(packets[0], kept(&sid, connect));
+        assert_eq!(number(&packets[1]), connect);
+        assert_eq!(packets[2], r#"44{"message":"Invalid namespace"}"#);
+        polling.post("41/kept,").await;
+    }
+
+    polling.send("GET", "").await;
+    let mut ws =
+        Ws::open(TcpStream::connect(server.address).await.unwrap(), Some(&polling.sid)).await;
+    ws.send("2probe").await;
+    assert_eq!(polling.receive().await, (200, "6".to_owned()));
+    assert_eq!(ws.packet().await, "3probe");
+    // Asked for by polling, answered by the WebSocket.
+    polling.post("40/kept,").await;
+    ws.send("5").await;
+    assert_eq!(ws.packet().await, kept(&sid, 3));
+    client.emit(3, "x");
+    ws.expect_events(3..=3).await;
+    for connect in 4..6 {
+        ws.send("41/kept,").await;
+        ws.send("40/kept,").await;
+        assert_eq!(ws.packet().await, kept(&sid, connect));
+    }
+    client.nothing_outstanding().await;
 }
 
 /// socketioxide would leave the first WebSocket in place, and so must the account.

@@ -25,6 +25,11 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 pub const EVENTS: usize = 1_000;
 pub const EVENT_BYTES_MAX: u64 = 3_000;
 
+/// What the CONNECTs to `/kept` carry, one after the other: each of its sockets has its own.
+pub fn pid(connect: usize) -> String {
+    format!("{connect}-abcXYZ_0123456789")
+}
+
 /// How every CONNECT to `/closed` is answered.
 pub const REFUSAL: &str = r#"44/closed,{"message":"Not \"you\"","data":{"reason":"é"}}"#;
 
@@ -63,6 +68,13 @@ impl Server {
             Err(connect_error("Not \"you\"", &serde_json::json!({ "reason": "é" })))
         };
         io.ns("/closed", (async |_: SocketRef| {}).with(refuse));
+        let kept = Arc::new(AtomicUsize::new(0));
+        let keep = async move |socket: SocketRef| {
+            let outbound = socket.req_parts().extensions.get::<Arc<Outbound>>().unwrap();
+            outbound.set_pid(socket.ns(), &pid(kept.fetch_add(1, Ordering::SeqCst)));
+            Ok::<(), String>(())
+        };
+        io.ns("/kept", (async |_: SocketRef| {}).with(keep));
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), options).unwrap();
         let address = listener.local_addr().unwrap();
         let counts = listener.counts();
