@@ -115,7 +115,8 @@ mod tests {
             drop(turns.take().await);
             back.add_permits(TURNS * 3);
         };
-        let (_, ()) = tokio::join!(stuck, others);
+        let both = async { tokio::join!(stuck, others) };
+        timeout(KEPT_FOR * 10, both).await.expect("nobody is held up");
         assert_eq!(turns.0.available_permits(), TURNS);
     }
 
