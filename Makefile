@@ -1,12 +1,14 @@
 # What a developer types. `make test` and `make cluster` install from Debian what is missing.
 
-.PHONY: help build test rust e2e takeover openapi types check fmt cluster bench slow install
+.PHONY: help build test rust e2e takeover jitter deploy-storm openapi types check fmt cluster bench slow install
 
 help:
 	@echo 'make test      everything: cargo test, the end-to-end suites, the documents and types'
 	@echo 'make rust      cargo test only             (TESTS=name filters)'
 	@echo 'make e2e       the end-to-end suites only  (SUITE=stream runs one)'
 	@echo 'make takeover  kills the node that generates at 200 random tokens (KILLS=200 SEED=…) and says how long readers waited'
+	@echo 'make jitter    2,000 clients that are cut off again and again, without and with a killed node (CLIENTS=… SESSIONS=… SEED=…)'
+	@echo 'make deploy-storm  a rolling restart of three nodes under 5,000 clients and 100 answers (CLIENTS=… ANSWERS=… GRACE=…)'
 	@echo 'make openapi   the OpenAPI document and its routes only'
 	@echo 'make types     the AsyncAPI document and clients/typescript only (GENERATE=1 writes the types)'
 	@echo 'make check     format, lints, documentation'
@@ -34,6 +36,12 @@ e2e: install
 
 takeover: install
 	@KILLS=$${KILLS:-200} SUITE=takeover dev/services.sh dev/test.sh e2e
+
+jitter: install
+	@dev/storm.sh jitter
+
+deploy-storm: install
+	@dev/storm.sh deploy-storm
 
 openapi:
 	@dev/install.sh minimal openapi

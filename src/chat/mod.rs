@@ -19,6 +19,7 @@ mod samples;
 mod sessions;
 mod status;
 mod streams;
+mod turns;
 mod watch;
 
 use std::collections::{HashMap, HashSet};
@@ -47,6 +48,7 @@ pub use presence::Attendance;
 pub use recover::Owed;
 pub use sessions::{MadeSession, WantedSession};
 pub use status::{StreamMetrics, StreamStatus};
+use turns::Turns;
 
 /// How long whoever stored something waits for others to be told; then it is told later.
 const PUBLISH_WITHIN: Duration = Duration::from_secs(1);
@@ -187,6 +189,7 @@ struct Shared {
     answerers: Answerers,
     options: ChatOptions,
     devices: Devices,
+    turns: Turns,
     tasks: Tasks,
 }
 
@@ -212,6 +215,7 @@ impl Chat {
             answerers,
             options,
             devices: Devices::default(),
+            turns: Turns::default(),
             tasks: tasks.clone(),
         });
         let (stop, own) = (tasks.stopping().clone(), shared.clone());

@@ -21,14 +21,16 @@ impl Chat {
     ) -> Result<Done, Error> {
         let shared = &self.shared;
         shared.answerer(&agent)?;
+        let mut turn = shared.turns.take().await;
         let owner = &visit.caller.user;
         let found = shared.store.persona_session(owner, &agent).await.map_err(stored)?;
         let access = found.access.ok_or_else(|| Error::not_found("session"))?;
         let session = access.session.id.clone();
-        self.count_join(visit, &session, action).await?;
+        turn.lend(self.count_join(visit, &session, action)).await?;
         self.make_room(visit, &session)?;
         // The reader's place first, then what is stored: nothing falls between the two.
-        let (_, entered) = self.take_place(visit, access, Start::Now(&[])).await?;
+        let start = Start::Now(&[]);
+        let (_, entered) = self.take_place(&mut turn, visit, access, start).await?;
         let messages = match self.last_messages(&session).await {
             Ok(messages) => messages,
             Err(error) => {
@@ -36,6 +38,7 @@ impl Chat {
                 return Err(error);
             }
         };
+        drop(turn);
         shared.arrive(&visit.caller, &session, visit.reader.id()).await;
         let known = messages.iter().map(|message| message.id).collect();
         let upto = messages.iter().map(|message| message.ordinal).max().unwrap_or(0);

@@ -123,7 +123,11 @@ impl Shared {
     }
 
     async fn tell_change(&self, user: &UserId, online: bool) {
-        let sessions = match self.store.session_ids(user, HEARD_IN_MAX).await {
+        // Whoever connects or goes costs this look: as many at a time as may join.
+        let turn = self.turns.take().await;
+        let found = self.store.session_ids(user, HEARD_IN_MAX).await;
+        drop(turn);
+        let sessions = match found {
             Ok(sessions) if sessions.is_empty() => return,
             Ok(sessions) => sessions,
             Err(error) => {

@@ -32,6 +32,7 @@ impl Chat {
         if places.len() > shared.options.joined_max {
             return Ok(None);
         }
+        let mut turn = shared.turns.take().await;
         let mut owed = Vec::with_capacity(places.len());
         for (session, after) in places {
             let access = match shared.see(caller, session).await {
@@ -41,7 +42,7 @@ impl Chat {
             };
             let window = shared.options.rejoin_window;
             let was_in = shared.adapter.was_in(session, &caller.user, window);
-            if !passing("read who was in", was_in).await.unwrap_or(true) {
+            if !turn.lend(passing("read who was in", was_in)).await.unwrap_or(true) {
                 return Ok(None);
             }
             owed.push(Owed { access, after: after.clone() });
@@ -76,7 +77,9 @@ impl Chat {
     ) -> Result<Waiting, Error> {
         let shared = &self.shared;
         let session = access.session.id.clone();
-        let (access, entered) = self.take_place(visit, access, Start::After(after)).await?;
+        let mut turn = shared.turns.take().await;
+        let start = Start::After(after);
+        let (access, entered) = self.take_place(&mut turn, visit, access, start).await?;
         let cursor = Some(after).filter(|_| !entered.is_whole);
         let from_store = match self.ended_since(&access, cursor).await {
             Ok(from_store) => from_store,
@@ -85,6 +88,7 @@ impl Chat {
                 return Err(error);
             }
         };
+        drop(turn);
         visit.recovered.insert(session.clone(), after.ordinal);
         shared.arrive(&visit.caller, &session, visit.reader.id()).await;
         Ok(Waiting { session, from_store, at: entered.at })

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::access::standing;
 use super::failure::{stored, unavailable};
 use super::presence::passing;
+use super::turns::Turn;
 use super::{Caller, Chat, Done, Visit, Waiting};
 use crate::domain::command::Join;
 use crate::domain::{Access, Action, Error, ErrorCode, Joined, Message, Reply, SessionId, Signal};
@@ -46,9 +47,11 @@ impl Chat {
         let shared = &self.shared;
         // First, since a session that does not exist is made by asking for it.
         self.make_room(visit, &id)?;
+        let mut turn = shared.turns.take().await;
         let access = shared.access(&visit.caller, &id).await?;
         // The reader's place first, then what is stored: nothing falls between the two.
-        let (access, entered) = self.take_place(visit, access, Start::Now(&texts)).await?;
+        let start = Start::Now(&texts);
+        let (access, entered) = self.take_place(&mut turn, visit, access, start).await?;
         let missed = match last_message {
             None => None,
             Some(last) => match shared.store.missed(&id, last, MISSED_MAX).await {
@@ -59,6 +62,7 @@ impl Chat {
                 }
             },
         };
+        drop(turn);
         let online = shared.arrive(&visit.caller, &id, visit.reader.id()).await;
         let mut missed = missed.map(cap);
         if let (Some(missed), Some(upto)) = (&mut missed, visit.recovered.get(&id)) {
@@ -94,9 +98,10 @@ impl Chat {
 
     /// Has the hub take the reader in. What takes the right away from somebody tells the readers
     /// that the hub has by then: so whether the caller may see the session, and as what, is read
-    /// again afterwards.
+    /// again afterwards. The turn is the one in which the session was looked up.
     pub(super) async fn take_place(
         &self,
+        turn: &mut Turn<'_>,
         visit: &mut Visit,
         mut access: Access,
         start: Start<'_>,
@@ -107,7 +112,8 @@ impl Chat {
         for _ in 0..JOIN_ATTEMPTS {
             let reader = visit.reader.clone();
             let (stands, stored) = (standing(&access), access.session.last_ordinal);
-            let joined = match shared.hub.join(&id, reader, stands, start, stored).await {
+            let joining = shared.hub.join(&id, reader, stands, start, stored);
+            let joined = match turn.lend(joining).await {
                 Ok(entered) => shared.see(&visit.caller, &id).await.map(|access| (access, entered)),
                 Err(error) => Err(unavailable(error)),
             };

@@ -33,10 +33,11 @@ impl Chat {
         let shared = &self.shared;
         shared.count(&visit.caller, Action::OpenStream).await?;
         self.make_room(visit, &session)?;
+        let mut turn = shared.turns.take().await;
         let access = shared.access(&visit.caller, &session).await?;
         let start = after.as_ref().map_or(Start::Now(&[]), Start::After);
         // The reader's place first, then what is stored: nothing falls between the two.
-        let (access, entered) = self.take_place(visit, access, start).await?;
+        let (access, entered) = self.take_place(&mut turn, visit, access, start).await?;
         let cursor = after.filter(|_| !entered.is_whole);
         let from_store = match self.ended_since(&access, cursor.as_ref()).await {
             Ok(from_store) => from_store,
@@ -45,6 +46,7 @@ impl Chat {
                 return Err(error);
             }
         };
+        drop(turn);
         shared.arrive(&visit.caller, &session, visit.reader.id()).await;
         Ok(Waiting { session, from_store, at: entered.at })
     }

@@ -14,6 +14,7 @@ import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { io } from 'socket.io-client';
+import { dice } from './harness/dice.mjs';
 import { startProxy } from './harness/proxy.mjs';
 
 const run = promisify(execFile);
@@ -118,24 +119,7 @@ export function suite(name, { fresh = false, ...options }, define) {
 /** Seeded random numbers. The seed is printed; SEED=… repeats a run. */
 export function random(seed = Number(process.env.SEED ?? randomBytes(4).readUInt32LE())) {
   console.log(`SEED=${seed}`);
-  let state = seed >>> 0;
-  const next = () => {
-    // mulberry32
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = state;
-    t = Math.imul(t ^ (t >>> 15), t | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-  return {
-    seed,
-    /** In [0, 1). */
-    next,
-    /** An integer below `end`. */
-    below: (end) => Math.floor(next() * end),
-    /** One of `items`. */
-    pick: (items) => items[Math.floor(next() * items.length)],
-  };
+  return dice(seed);
 }
 
 /** A session's id that no other test uses. */
