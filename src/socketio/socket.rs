@@ -161,7 +161,6 @@ impl Session {
     /// Goes on in the sessions that the client was in. What cannot be had now is tried again.
     async fn go_on(&mut self) {
         let edge = self.place.line.edge.clone();
-        self.again_at = Instant::now() + OWED_AGAIN;
         for owed in std::mem::take(&mut self.owed) {
             let Some(visit) = &mut self.visit else { return };
             let session = &owed.access.session.id;
@@ -177,6 +176,8 @@ impl Session {
                 }
             }
         }
+        // From now on, so that commands have their turn however long that took.
+        self.again_at = Instant::now() + OWED_AGAIN;
         self.outlet.tell_place();
     }
 
@@ -194,8 +195,9 @@ impl Session {
     /// Carries out commands until the socket closes, the node drains, or its time is up.
     async fn run(&mut self) {
         let edge = self.place.line.edge.clone();
+        let closed = self.place.closed.clone();
         if !self.owed.is_empty() {
-            self.go_on().await;
+            closed.run_until_cancelled(self.go_on()).await;
         }
         loop {
             let has_room = self.place.line.has_room();
@@ -205,7 +207,9 @@ impl Session {
                 () = edge.draining.cancelled() => return self.go_away().await,
                 () = self.outlet.drained() => self.resume(),
                 session = self.outlet.revoked() => self.revoke(session).await,
-                () = sleep_until(self.again_at), if !self.owed.is_empty() => self.go_on().await,
+                () = sleep_until(self.again_at), if !self.owed.is_empty() => {
+                    closed.run_until_cancelled(self.go_on()).await;
+                }
                 () = self.place.line.room(), if !has_room => {}
                 Some(packet) = self.place.commands.recv(), if has_room => {
                     self.carry_out(packet).await;
@@ -236,6 +240,14 @@ impl Session {
         let Some(visit) = &mut self.visit else { return };
         let done = match command {
             Ok(_) if overtakes => Err(not_yet()),
+            // Joining may stand in line: who is gone leaves it.
+            Ok(command @ (Command::Join(_) | Command::JoinPersona { .. })) => {
+                let joined = edge.chat.execute(visit, command, &event);
+                match self.place.closed.run_until_cancelled(joined).await {
+                    Some(done) => done,
+                    None => return,
+                }
+            }
             Ok(command) => edge.chat.execute(visit, command, &event).await,
             Err(error) => Err(error),
         };
