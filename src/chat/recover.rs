@@ -5,7 +5,7 @@ use super::presence::passing;
 use super::{Caller, Chat, Visit, Waiting};
 use crate::adapter::News;
 use crate::domain::{Cursor, Error, ErrorCode, SessionId};
-use crate::hub::Start;
+use crate::hub::{FromStore, Start};
 
 impl Chat {
     /// Whether a user was in all of these sessions a moment ago, and may see them still. Nothing is
@@ -67,8 +67,11 @@ impl Chat {
         let shared = &self.shared;
         let access = shared.see(&visit.caller, &session).await?;
         let (access, entered) = self.take_place(visit, access, Start::After(after)).await?;
-        let cursor = Some(after).filter(|_| !entered.is_whole);
-        let from_store = match self.ended_since(&access, cursor).await {
+        let missed = match entered.is_whole {
+            true => Ok(FromStore::default()),
+            false => self.missed_since(&access, after.has_upto()).await,
+        };
+        let from_store = match missed {
             Ok(from_store) => from_store,
             Err(error) => {
                 self.leave(visit, &session).await;

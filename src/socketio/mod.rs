@@ -8,6 +8,7 @@
 //!
 //! It knows Socket.IO and the dialects; what a command does is `chat`'s business.
 
+mod due;
 mod flood;
 mod handshake;
 mod inbox;

@@ -9,6 +9,7 @@ use socketioxide::extract::SocketRef;
 use socketioxide::{SendError, SocketError};
 use tokio::sync::Notify;
 
+use super::due::Due;
 use super::line::{Line, offset_bytes};
 use super::places::Places;
 use super::{CLOSED_WITHIN, NAMESPACE};
@@ -39,6 +40,8 @@ pub(super) struct Outlet {
     /// Sessions that the hub took it out of, and its task has not yet heard of.
     revocations: Mutex<VecDeque<SessionId>>,
     has_revocations: Notify,
+    /// Where it goes on from the store.
+    pub(super) behind: Due,
     disconnecting: AtomicBool,
 }
 
@@ -72,6 +75,7 @@ impl Outlet {
             queue_full: AtomicBool::new(false),
             revocations: Mutex::default(),
             has_revocations: Notify::new(),
+            behind: Due::default(),
             disconnecting: AtomicBool::new(false),
         }
     }
@@ -147,6 +151,11 @@ impl Outlet {
         Ok(())
     }
 
+    fn close(&self) {
+        // So that a stock client comes back by itself.
+        self.line.outbound.close_transport();
+    }
+
     fn full(&self, bytes: u64) -> Offer {
         let max = self.line.edge.options.outbound_max;
         self.room_at.store(max.saturating_sub(bytes).min(max / 2), Ordering::Release);
@@ -196,9 +205,8 @@ impl Reader for Outlet {
         Offer::Taken
     }
 
-    fn close(&self) {
-        // So that a stock client comes back by itself.
-        self.line.outbound.close_transport();
+    fn fell_behind(&self, session: &SessionId) {
+        self.behind.add(session);
     }
 
     fn stands(&self, session: &SessionId, stand: Stand<'_>) {

@@ -10,7 +10,7 @@ use tokencast::dialect::DialectIndex;
 use tokencast::domain::{
     Cursor, Event, EventKind, GenerationId, MessageId, NodeId, Position, TextCursor,
 };
-use tokencast::hub::{End, Entered, FromStore, Standing, Start};
+use tokencast::hub::{Entered, FromStore, Standing, Start, Stored};
 
 use super::reader::{Random, TestReader};
 use super::told::{self, Client, Talk, cursor};
@@ -47,15 +47,16 @@ async fn go_on(node: &Node, talk: &Talk, cursor: &Cursor) -> (Arc<TestReader>, b
 
 fn stored(talk: &Talk, cursor: &Cursor) -> FromStore {
     let answer = |event: &Arc<Event>| event.kind.answer().unwrap().clone();
-    let after = |event: &&Arc<Event>| answer(event).ordinal > cursor.ordinal;
+    let after = |event: &&Arc<Event>| answer(event).ordinal > cursor.has_upto();
     let ended: Vec<_> = talk.stored.iter().filter(after).cloned().collect();
     let known = ended.iter().map(|event| answer(event).id).collect();
     let attempt = |event: &Event| {
         let written = talk.answers.iter().find(|w| Some(w.generation) == event.kind.generation());
         written.unwrap().attempt
     };
-    let end = |event: Arc<Event>| End { attempt: attempt(&event), event };
-    FromStore { known, ended: ended.into_iter().map(end).collect(), upto: 0 }
+    let end = |event: Arc<Event>| Stored { attempt: attempt(&event), event };
+    let missed = ended.into_iter().map(end).collect();
+    FromStore { known, missed, ..FromStore::default() }
 }
 
 fn names(frames: &Frames) -> Vec<&str> {
@@ -475,7 +476,7 @@ async fn a_cursor_that_fits_nothing_starts_the_answer_over() {
         };
         let other = TextCursor { generation: GenerationId::new(), attempt: 1, offset: number(9) };
         let texts = vec![other, TextCursor { generation, attempt: 9, offset }];
-        let odd = Cursor { position, ordinal: number(4), texts };
+        let odd = Cursor { position, part: number(3) as u8, ordinal: number(4), texts };
         let (next, _) = go_on(&a, &talk, &odd).await;
         Client::of(&next.shown());
     }
