@@ -213,7 +213,7 @@ pub(super) fn say(subject: &Subject<'_>, at: usize, happening: &Happening) -> Sa
             encode(Shown::Event { event: &event(kind), seq: 6, cursor: Some(&cursor) })
         }
         Unplaced(kind) => encode(Shown::Event { event: &event(kind), seq: 6, cursor: None }),
-        Running => encode(Shown::Running { generation, message, agent: &agent() }),
+        Running => encode(Shown::Running { generation, message, agent: &agent(), cursor: &cursor }),
         Text { before, delta } => {
             let so_far = before.clone() + delta;
             cursor.texts.push(TextCursor { generation, attempt: 1, offset: so_far.len() as u64 });
