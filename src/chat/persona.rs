@@ -47,7 +47,7 @@ impl Chat {
             reply: Reply::JoinedPersona(Box::new(joined)),
             waiting: Some(Waiting {
                 session,
-                from_store: FromStore { known, ended: Vec::new(), upto },
+                from_store: FromStore { known, upto, ..FromStore::default() },
                 at: entered.at,
             }),
         })

@@ -5,7 +5,7 @@ use super::presence::passing;
 use super::{Caller, Chat, Visit, Waiting};
 use crate::adapter::News;
 use crate::domain::{Access, Cursor, Error, ErrorCode, SessionId};
-use crate::hub::Start;
+use crate::hub::{FromStore, Start};
 
 /// What a reader is owed that comes back to a session.
 #[derive(Debug, Clone)]
@@ -80,8 +80,11 @@ impl Chat {
         let mut turn = shared.turns.take().await;
         let start = Start::After(after);
         let (access, entered) = self.take_place(&mut turn, visit, access, start).await?;
-        let cursor = Some(after).filter(|_| !entered.is_whole);
-        let from_store = match self.ended_since(&access, cursor).await {
+        let missed = match entered.is_whole {
+            true => Ok(FromStore::default()),
+            false => self.missed_since(&access, after.has_upto()).await,
+        };
+        let from_store = match missed {
             Ok(from_store) => from_store,
             Err(error) => {
                 self.leave(visit, &session).await;

@@ -90,7 +90,7 @@ impl Chat {
             reply: Reply::Joined(Box::new(joined)),
             waiting: Some(Waiting {
                 session: id,
-                from_store: FromStore { known, ended: Vec::new(), upto },
+                from_store: FromStore { known, upto, ..FromStore::default() },
                 at: entered.at,
             }),
         })

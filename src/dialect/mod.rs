@@ -193,6 +193,13 @@ pub trait Vocabulary: Send + Sync {
     fn presence(&self, _change: &PresenceChange) -> Option<Frame> {
         None
     }
+
+    /// Says that the reader was shown all messages of a session, but maybe not what changed about
+    /// older ones meanwhile, nor those that are too many. `None` where this dialect has no word for
+    /// it.
+    fn incomplete(&self, _session: &SessionId) -> Option<Frame> {
+        None
+    }
 }
 
 /// One vocabulary of sockets, which also ask.
@@ -294,6 +301,20 @@ impl Dialects {
             frame.cursor = Some(offset.into());
         }
         frames
+    }
+
+    /// [`Vocabulary::incomplete`], to a reader that stands at `cursor` then.
+    pub fn incomplete(
+        &self,
+        index: DialectIndex,
+        session: &SessionId,
+        cursor: &Cursor,
+    ) -> Option<Frame> {
+        let mut frame = self.vocabulary(index).incomplete(session)?;
+        if self.has_offsets && index != self.sse() {
+            frame.cursor = Some(offset::of(index, session, cursor).into());
+        }
+        Some(frame)
     }
 
     /// How many vocabularies there are, that of SSE included; slots are below it.

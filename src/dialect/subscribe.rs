@@ -56,7 +56,9 @@ const SHOWN: &[EventSpec] = &[
     ),
     EventSpec::new::<MissedJson<'_>>(
         "messages:missed",
-        "What came after the `lastMessageId` of a subscription, before `subscribed`.",
+        "What came after the `lastMessageId` of a subscription, before `subscribed`. Unasked, without \
+         messages and with `hasMore`: the connection was away or slow for longer than the session's \
+         log reaches, and was shown what was stored meanwhile; of older messages it may lack changes.",
     ),
     EventSpec::new::<StageJson<'_>>(
         "pipeline:stage",
@@ -137,7 +139,7 @@ struct SubscribedJson<'a> {
 struct MissedJson<'a> {
     session_id: &'a str,
     messages: Vec<MessageJson<'a>>,
-    /// Whether there is more, over REST.
+    /// Whether there is more, or may be, over REST.
     has_more: bool,
 }
 
@@ -210,6 +212,12 @@ impl Vocabulary for SubscribeDialect {
             Shown::Text(text) => vec![chunk(session, text)],
             Shown::Signal(_) => Vec::new(),
         }
+    }
+
+    fn incomplete(&self, session: &SessionId) -> Option<Frame> {
+        let session_id = session.as_str();
+        let json = MissedJson { session_id, messages: Vec::new(), has_more: true };
+        Some(Frame::new("messages:missed", &json))
     }
 }
 

@@ -47,6 +47,14 @@ pub struct TextCursor {
 #[error("not a position in a stream")]
 pub struct InvalidCursor;
 
+impl Cursor {
+    /// The ordinal up to which its reader was shown every message whole: events that are said in
+    /// several pieces are ends of answers.
+    pub fn has_upto(&self) -> u64 {
+        if self.part == 0 { self.ordinal } else { self.ordinal.saturating_sub(1) }
+    }
+}
+
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.position, self.ordinal)?;

@@ -1,61 +1,85 @@
 //! What a member that stayed behind is owed, and bringing it there.
 
+use std::sync::Arc;
+
 use super::members::{Owed, Unwanted};
 use super::place::{self, Behind, Found, Has};
 use super::running::Running;
+use super::sent::Sent;
 use super::show::is_shown;
 use super::tail::{Recent, TailState};
-use super::{End, Offer, ReaderId};
+use super::{Offer, Reader, ReaderId, Stand, Stored};
 use crate::dialect::{DialectIndex, Dialects, Frame, Shown, TextShown};
 use crate::domain::text::utf16_len;
-use crate::domain::{AgentId, Cursor, EventKind, GenerationId, Message, MessageId, SessionId};
+use crate::domain::{
+    AgentId, Cursor, Event, EventKind, GenerationId, Message, MessageId, SessionId,
+};
 use crate::telemetry::metrics;
 
 impl TailState {
-    /// Offers a member that is behind what it is owed: the ends of answers from the store, the
-    /// events in order, what was missing of each answer joined into one text before its end, and of
-    /// each running answer after them. What is about one event is offered together.
+    /// Offers a member that is behind what it is owed: what is from the store, the events in order,
+    /// what was missing of each answer joined into one text before its end, and of each running
+    /// answer after them. What is about one event is offered together. Where the tail does not hold
+    /// what comes next, it waits for the store.
     pub(super) fn catch_up(&mut self, dialects: &Dialects, id: ReaderId) {
         let Some(mut owed) = self.members.owed(id) else { return };
-        let kept_from = self.kept_from();
-        if owed.behind.applied < kept_from {
-            tracing::info!(session = %self.session, "a reader fell behind what is kept");
-            self.members.remove(id);
-            owed.reader.close();
-            return;
-        }
         let words = Words { dialects, dialect: owed.reader.dialect(), session: &self.session };
-        if self.bring(&words, &mut owed) {
+        if !self.bring_stored(&words, &mut owed) {
+            self.members.stays(owed);
+        } else if owed.behind.has_more || owed.behind.applied < self.kept_from() {
+            tracing::debug!(session = %self.session, "a reader goes on from the store");
+            owed.behind.is_lost = true;
+            owed.reader.fell_behind(&self.session);
+            self.members.stays(owed);
+        } else if self.bring(&words, &mut owed) {
             self.members.goes_on(owed, &self.cursor);
         } else {
             self.members.stays(owed);
         }
     }
 
+    /// `false` where the reader did not take all that is from the store.
+    fn bring_stored(&self, words: &Words<'_>, owed: &mut Owed) -> bool {
+        let Owed { reader, behind, unwanted, sent } = owed;
+        while let Some(stored) = behind.missed.front() {
+            // From there it has to come back to the store, whatever a log holds.
+            let mut cursor = behind.off_the_log();
+            let frames = self.stored(words, stored, behind, unwanted, &mut cursor);
+            if !took(reader, sent, stored.event.kind.generation(), &frames) {
+                return false;
+            }
+            behind.cursor = Cursor { position: behind.cursor.position, ..cursor };
+            behind.has_upto = behind.has_upto.max(behind.cursor.ordinal);
+            behind.missed.pop_front();
+            if !frames.is_empty() {
+                behind.told = None;
+            }
+        }
+        if behind.is_incomplete {
+            behind.cursor.ordinal = behind.cursor.ordinal.max(behind.upto);
+            behind.has_upto = behind.has_upto.max(behind.upto);
+        }
+        true
+    }
+
     /// `false` where the reader did not take all of it.
     fn bring(&self, words: &Words<'_>, owed: &mut Owed) -> bool {
         let Owed { reader, behind, unwanted, sent } = owed;
-        let mut took = |about: Option<GenerationId>, frames: &[Frame]| {
-            if frames.is_empty() {
-                return true;
-            }
-            let is_taken = reader.offer(frames) == Offer::Taken;
-            if let Some(generation) = about.filter(|_| is_taken) {
-                sent.add(generation, frames);
-            }
-            is_taken
-        };
-        while let Some(end) = behind.ended.front() {
-            let mut cursor = behind.cursor.clone();
-            let frames = self.ended(words, end, behind, &mut cursor);
-            if !took(end.event.kind.generation(), &frames) {
-                return false;
-            }
-            behind.cursor = cursor;
-            behind.ended.pop_front();
-        }
+        let mut took =
+            |about: Option<GenerationId>, frames: &[Frame]| took(reader, sent, about, frames);
         for generation in behind.unsure.drain(..) {
             place::set_void(&mut behind.cursor, generation);
+        }
+        if behind.is_incomplete {
+            let told = words.dialects.incomplete(words.dialect, words.session, &behind.cursor);
+            if !took(None, told.as_slice()) {
+                return false;
+            }
+            if told.is_none() {
+                reader.stands(words.session, Stand::At(&behind.cursor));
+            }
+            behind.is_incomplete = false;
+            behind.told = None;
         }
         if behind.cursor.part > 0 {
             let frames = self.rest_of_event(words, &behind.cursor);
@@ -165,35 +189,42 @@ impl TailState {
         frames
     }
 
-    /// The end of an answer from the store, its missing text first; moves `cursor` on.
-    fn ended(
+    /// A message or the end of an answer from the store; moves `cursor` on.
+    fn stored(
         &self,
         words: &Words<'_>,
-        end: &End,
+        stored: &Stored,
         behind: &Behind,
+        unwanted: &Unwanted,
         cursor: &mut Cursor,
     ) -> Vec<Frame> {
-        let End { event, attempt } = end;
+        let Stored { event, attempt } = stored;
+        let ordinal = place::ordinal(&event.kind);
         let (Some(generation), Some(answer)) = (event.kind.generation(), event.kind.answer())
         else {
-            return Vec::new();
+            cursor.ordinal = cursor.ordinal.max(ordinal);
+            let is_new = ordinal > behind.has_upto
+                && event.kind.brings().is_none_or(|message| !unwanted.sends(message));
+            let shown = Shown::Event { event, seq: 2, cursor: Some(cursor) };
+            return if is_new { words.say(shown) } else { Vec::new() };
         };
-        if place::is_past(cursor, &event.kind) {
+        if behind.again == Some(ordinal) {
+            // What it has of it is not known.
+            place::set_text(cursor, generation, place::VOID, 1);
+        } else if ordinal <= behind.has_upto {
             return Vec::new();
         }
-        // As long as there are more, it has to come back to the store for them.
-        let place = std::mem::replace(&mut cursor.position, behind.since);
+        if place::is_past(cursor, &event.kind) {
+            cursor.ordinal = cursor.ordinal.max(ordinal);
+            return Vec::new();
+        }
         let ended = Ended { generation, answer, attempt: *attempt, seq: 2 };
         let mut frames = words.rest(&ended, true, cursor);
-        if behind.ended.len() == 1 {
-            cursor.position = place;
-        }
         let is_running = self.running.iter().any(|running| running.generation == generation);
-        let is_ahead = self.cursor.ordinal > 0 && answer.ordinal > self.cursor.ordinal;
+        let is_ahead = self.cursor.ordinal > 0 && ordinal > self.cursor.ordinal;
         place::advance_texts(cursor, &event.kind, !is_running && !is_ahead);
-        cursor.ordinal = cursor.ordinal.max(answer.ordinal);
+        cursor.ordinal = cursor.ordinal.max(ordinal);
         frames.extend(words.say(Shown::Event { event, seq: 2, cursor: Some(cursor) }));
-        cursor.position = place;
         frames
     }
 
@@ -267,12 +298,20 @@ impl Words<'_> {
         cursor: &Cursor,
     ) -> Vec<Frame> {
         let found = behind.found.iter().find(|found| Some(found.generation) == generation);
-        let Some(Found { generation, message, agent }) = found else { return Vec::new() };
+        let Some(Found { is_missed, generation, message, agent }) = found else {
+            return Vec::new();
+        };
         let mut cursor = cursor.clone();
         if place::text(&cursor, *generation).is_none() {
             place::set_text(&mut cursor, *generation, attempt, 0);
         }
         let (generation, message) = (*generation, *message);
+        if *is_missed {
+            let (agent, attempt) = (agent.clone(), attempt.max(1));
+            let kind = EventKind::GenerationStarted { generation, message, agent, attempt };
+            let event = Event::new(kind);
+            return self.say(Shown::Event { event: &event, seq: 1, cursor: Some(&cursor) });
+        }
         self.say(Shown::Running { generation, message, agent, cursor: &cursor })
     }
 
@@ -324,6 +363,23 @@ impl Words<'_> {
         }
         frames
     }
+}
+
+/// Whether a reader took these, which are about one answer.
+fn took(
+    reader: &Arc<dyn Reader>,
+    sent: &mut Sent,
+    about: Option<GenerationId>,
+    frames: &[Frame],
+) -> bool {
+    if frames.is_empty() {
+        return true;
+    }
+    let is_taken = reader.offer(frames) == Offer::Taken;
+    if let Some(generation) = about.filter(|_| is_taken) {
+        sent.add(generation, frames);
+    }
+    is_taken
 }
 
 /// Stands where an answer does not say whose it is.

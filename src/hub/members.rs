@@ -42,15 +42,25 @@ impl Unwanted {
     /// Whether an event that passes is not for it. What it sent itself passes once.
     pub(super) fn skips(&mut self, event: &Event) -> bool {
         if let EventKind::MessageNew(message) = &event.kind
-            && let Some(at) = self.sent.iter().position(|sent| *sent == message.id)
+            && self.has_sent(message.id)
         {
-            self.sent.remove(at);
             return true;
         }
         let ordinal = place::ordinal(&event.kind);
         let is_found = || event.kind.generation().is_some_and(|of| self.found.contains(&of));
         (0 < ordinal && ordinal <= self.before && !is_found())
             || event.kind.brings().is_some_and(|message| self.knows(message))
+    }
+
+    /// Whether it sends this message itself.
+    pub(super) fn sends(&self, message: MessageId) -> bool {
+        self.sent.contains(&message)
+    }
+
+    /// Whether it sent this message itself. Passes once.
+    pub(super) fn has_sent(&mut self, message: MessageId) -> bool {
+        let at = self.sent.iter().position(|sent| *sent == message);
+        at.is_some_and(|at| self.sent.remove(at).is_some())
     }
 
     fn skips_shown(&mut self, shown: Shown<'_>) -> bool {
@@ -90,7 +100,21 @@ impl Member {
         if let Some(Apart { ordinal, texts }) = apart.map(|apart| *apart) {
             behind.cursor.ordinal = behind.cursor.ordinal.max(ordinal);
             texts.into_iter().for_each(|text| place::put(&mut behind.cursor, text));
+            // It had them from the store, before the log brings them.
+            behind.has_upto = behind.has_upto.max(ordinal);
         }
+    }
+
+    /// Where it is behind, it may be offered what it is owed from now on.
+    fn give(&mut self, from_store: FromStore) {
+        let FromStore { known, mut missed, has_more, upto } = from_store;
+        let given = std::mem::replace(&mut self.unwanted.known, known);
+        let Some(behind) = &mut self.behind else { return };
+        missed.retain(|stored| stored.event.kind.brings().is_none_or(|id| !given.contains(&id)));
+        behind.missed = missed.into();
+        behind.has_more = has_more;
+        behind.upto = upto;
+        (behind.held, behind.is_lost) = (false, false);
     }
 }
 
@@ -157,9 +181,22 @@ impl Members {
     }
 
     /// A reader that has joined, and is offered nothing before [`Members::admit`].
-    pub(super) fn held(&self, reader: ReaderId) -> Option<&Arc<dyn Reader>> {
+    pub(super) fn held(&self, reader: ReaderId) -> Option<(&Arc<dyn Reader>, &Behind)> {
         let member = &self.all[self.index(reader)?];
-        member.behind.as_ref().filter(|behind| behind.held).map(|_| &member.reader)
+        let behind = member.behind.as_ref().filter(|behind| behind.held)?;
+        Some((&member.reader, behind))
+    }
+
+    /// Where a member stands that waits for what the store has.
+    pub(super) fn lost(&self, reader: ReaderId) -> Option<&Behind> {
+        self.all[self.index(reader)?].behind.as_ref().filter(|behind| behind.is_lost)
+    }
+
+    /// A member that was behind stands there.
+    pub(super) fn moves_to(&mut self, reader: ReaderId, behind: Behind) {
+        if let Some(index) = self.index(reader) {
+            self.all[index].behind = Some(behind);
+        }
     }
 
     /// Removes those whose access was revoked, wherever they stand, and tells each. Who came as a
@@ -213,13 +250,24 @@ impl Members {
     pub(super) fn admit(&mut self, reader: ReaderId, from_store: FromStore, place: Behind) {
         let Some(index) = self.index(reader) else { return };
         let member = &mut self.all[index];
-        member.unwanted.known = from_store.known;
-        if !from_store.ended.is_empty() {
+        if !from_store.missed.is_empty() {
             member.stay(|| place.clone());
         }
-        if let Some(behind) = &mut member.behind {
-            behind.held = false;
-            behind.ended.extend(from_store.ended);
+        match &mut member.behind {
+            // It joins again, with a page of its own beside the one that it is to be given.
+            Some(behind) if behind.is_lost || !behind.missed.is_empty() => {
+                member.unwanted.known.extend(from_store.known);
+            }
+            _ => member.give(from_store),
+        }
+    }
+
+    /// Gives a member what it waits for.
+    pub(super) fn supply(&mut self, reader: ReaderId, from_store: FromStore) {
+        let Some(index) = self.index(reader) else { return };
+        let member = &mut self.all[index];
+        if member.behind.as_ref().is_some_and(|behind| behind.is_lost) {
+            member.give(from_store);
         }
     }
 
@@ -237,7 +285,7 @@ impl Members {
     pub(super) fn owed(&mut self, reader: ReaderId) -> Option<Owed> {
         let index = self.index(reader)?;
         let member = self.all.get_mut(index).filter(|member| !member.suspended)?;
-        let behind = member.behind.take_if(|behind| !behind.held)?;
+        let behind = member.behind.take_if(|behind| !behind.held && !behind.is_lost)?;
         let unwanted = std::mem::take(&mut member.unwanted);
         let reader = member.reader.clone();
         Some(Owed { reader, behind, unwanted, sent: Sent::default() })

@@ -8,6 +8,7 @@
 //! It must not know sockets, HTTP, the database or who may see what.
 
 mod catch_up;
+mod from_store;
 mod members;
 mod place;
 mod reader;
@@ -20,7 +21,7 @@ mod tail;
 mod takeover;
 mod typing;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ use crate::domain::{
 };
 use crate::lifecycle::Tasks;
 
+pub use from_store::{FromStore, Stored};
 use place::Behind;
 pub use reader::{Offer, Reader, ReaderId, Stand, Standing};
 use roster::Roster;
@@ -62,30 +64,9 @@ pub struct Entered {
     /// answer that it does not name is to be shown from its start.
     pub at: Cursor,
     /// `false`: it starts after a cursor, and what came after that is not all kept. What was
-    /// finished since is to be had from the store, and given to [`Hub::go_live`].
+    /// stored since, after [`Cursor::has_upto`], is to be had from the store, and given to
+    /// [`Hub::go_live`].
     pub is_whole: bool,
-}
-
-/// What a reader was given, or is to be given, from the store.
-#[derive(Debug, Clone, Default)]
-pub struct FromStore {
-    /// It has these: what brings them is not offered to it; what changes them is.
-    pub known: HashSet<MessageId>,
-    /// The ends of answers, in the order of the session, to be offered before anything else; of
-    /// each its text first, as far as the reader's cursor says that it is missing. At most a page.
-    pub ended: Vec<End>,
-    /// The highest ordinal of the messages that it has, where it has all those up to there that
-    /// it is to have. 0: it has none from the store.
-    pub upto: u64,
-}
-
-/// The end of an answer, from the store.
-#[derive(Debug, Clone)]
-pub struct End {
-    /// It.
-    pub event: Arc<Event>,
-    /// The attempt that ended it: who has text of another one starts over. 0: not known.
-    pub attempt: u32,
 }
 
 /// How the hub behaves.

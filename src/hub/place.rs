@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::running::Running;
 use super::tail::TailState;
-use super::{End, FromStore, ReaderId, Stand};
+use super::{FromStore, ReaderId, Stand, Stored};
 use crate::domain::{
     AgentId, Cursor, Event, EventKind, GenerationId, MessageId, Position, TextCursor,
 };
@@ -24,6 +24,8 @@ const fn over(generation: GenerationId) -> TextCursor {
 /// An answer that was running when a reader joined.
 #[derive(Debug, Clone)]
 pub(super) struct Found {
+    /// It began after the reader's place, and the log does not hold that any more.
+    pub is_missed: bool,
     pub generation: GenerationId,
     pub message: MessageId,
     pub agent: AgentId,
@@ -41,13 +43,24 @@ pub(super) struct Behind {
     pub held: bool,
     /// Answers that it found running and was not told of yet.
     pub found: Vec<Found>,
-    /// Ends of answers from the store that come before everything else; at most a page.
-    pub ended: VecDeque<End>,
+    /// What comes before everything else, from the store; at most a page.
+    pub missed: VecDeque<Stored>,
+    /// The store has more after these.
+    pub has_more: bool,
+    /// With these it has all messages up to this ordinal.
+    pub upto: u64,
+    /// It waits for what the store has, since the tail does not hold what it is owed.
+    pub is_lost: bool,
+    /// It stands at the end of the log without having been shown all that came before: until it
+    /// was told so, only the store can bring it on from where it is.
+    pub is_incomplete: bool,
+    /// What its client says about its place, as long as nothing was offered to it from the store.
+    pub told: Option<Cursor>,
+    /// The ordinal of an answer of whose end it was shown a part only: all of that comes again.
+    pub again: Option<u64>,
     /// Answers of which it has text, whose ends may be among these, and of which too little is
     /// known for it to go on otherwise.
     pub unsure: Vec<GenerationId>,
-    /// The position that it is said to stand at while there are such.
-    pub since: Position,
     /// It has all messages up to this ordinal, also where the log brings them later.
     pub has_upto: u64,
 }
@@ -73,11 +86,7 @@ impl Behind {
                 }
                 None => forget(&mut behind.cursor, generation),
             }
-            behind.found.push(Found {
-                generation: running.generation,
-                message: running.message,
-                agent: running.agent.clone(),
-            });
+            behind.found.push(Found::of(running, false));
         }
         for (generation, utf16) in texts {
             if *utf16 > 0 && state.strangers.contains(generation) {
@@ -90,28 +99,54 @@ impl Behind {
     /// A reader that goes on after `cursor`, and whether all that came since is kept. Otherwise it
     /// stands at the end, with what it has of answers.
     pub(super) fn after(state: &TailState, cursor: &Cursor) -> (Self, bool) {
-        let mut behind = Self::at(state.applied, cursor);
-        behind.held = true;
-        behind.since = cursor.position;
-        behind.has_upto = cursor.ordinal;
         let is_whole = state.holds_since(cursor)
             && (cursor.part == 0
                 || state.recent.iter().any(|r| r.position == Some(cursor.position)));
-        if is_whole {
+        let mut behind = if is_whole {
+            let mut behind = Self::at(state.applied, cursor);
+            behind.has_upto = cursor.ordinal;
             let is_old = |at: Option<Position>| at.is_some_and(|at| at <= cursor.position);
             let old = state.recent.iter().take_while(|recent| is_old(recent.position)).count();
             behind.applied = state.kept_from() + old as u64;
-            behind.find_running(state);
+            behind.find_running(state, false);
+            behind
         } else {
-            behind.cursor.part = 0;
-            behind.cursor.position = state.cursor.position;
-            behind.settle(state);
-        }
+            Self { told: Some(cursor.clone()), ..Self::beyond(state, cursor) }
+        };
+        behind.held = true;
         (behind, is_whole)
     }
 
+    /// One that fell behind what is kept, and stands at the end instead.
+    pub(super) fn further(state: &TailState, lost: &Self) -> Self {
+        let mut behind = Self::beyond(state, &lost.cursor);
+        behind.told = match lost.is_incomplete {
+            true => lost.told.clone(),
+            false => Some(lost.cursor.clone()),
+        };
+        let again = lost.again.filter(|ordinal| *ordinal > lost.cursor.ordinal);
+        behind.again = behind.again.or(again);
+        behind.has_upto = behind.has_upto.max(lost.has_upto);
+        behind.is_lost = true;
+        behind
+    }
+
+    /// At the end of the log, with what a reader at `cursor` has of answers.
+    fn beyond(state: &TailState, cursor: &Cursor) -> Self {
+        let mut behind = Self::at(state.applied, cursor);
+        behind.is_incomplete = true;
+        behind.has_upto = cursor.ordinal;
+        behind.again = (cursor.part > 0).then_some(cursor.ordinal);
+        behind.cursor.ordinal = cursor.has_upto();
+        behind.cursor.part = 0;
+        behind.cursor.position = state.cursor.position;
+        behind.settle(state);
+        behind.find_running(state, true);
+        behind
+    }
+
     /// The running answers that began before the reader's place, and that it was not told of.
-    fn find_running(&mut self, state: &TailState) {
+    fn find_running(&mut self, state: &TailState, is_missed: bool) {
         let skip = usize::try_from(self.applied - state.kept_from()).unwrap_or(usize::MAX);
         for running in &state.running {
             let generation = running.generation;
@@ -122,8 +157,7 @@ impl Behind {
             let is_told = text(&self.cursor, generation).is_some()
                 || state.recent.iter().skip(skip).any(|recent| begins(&recent.event.kind));
             if !is_told {
-                let Running { message, agent, .. } = running;
-                self.found.push(Found { generation, message: *message, agent: agent.clone() });
+                self.found.push(Found::of(running, is_missed));
             }
         }
     }
@@ -145,17 +179,29 @@ impl Behind {
 
     /// A reader that was live up to here and did not take what came next.
     pub(super) fn at(applied: u64, cursor: &Cursor) -> Self {
-        let since = cursor.position;
-        Self { applied, cursor: cursor.clone(), since, ..Self::default() }
+        Self { applied, cursor: cursor.clone(), ..Self::default() }
     }
 
     /// The cursor of whoever has all that this one was given.
     pub(super) fn stands(&self) -> Cursor {
-        let mut cursor = self.cursor.clone();
-        if self.held || !self.ended.is_empty() {
-            cursor.position = self.since;
+        match &self.told {
+            Some(told) => told.clone(),
+            None if self.is_incomplete => self.off_the_log(),
+            None => self.cursor.clone(),
         }
-        cursor
+    }
+
+    /// The place of whoever can be brought on from the store only.
+    pub(super) fn off_the_log(&self) -> Cursor {
+        Cursor { position: Position::default(), ..self.cursor.clone() }
+    }
+}
+
+impl Found {
+    fn of(running: &Running, is_missed: bool) -> Self {
+        let Running { generation, message, agent, .. } = running;
+        let (generation, message, agent) = (*generation, *message, agent.clone());
+        Self { is_missed, generation, message, agent }
     }
 }
 
@@ -163,9 +209,9 @@ impl TailState {
     /// Tells a reader where it stands that is about to be offered what it is owed: where it joined,
     /// with what the store gave it beside that.
     pub(super) fn settle_place(&self, id: ReaderId, from_store: &FromStore) {
-        let Some(reader) = self.members.held(id) else { return };
-        let mut at = self.members.place(id, &self.cursor);
-        if from_store.ended.is_empty() {
+        let Some((reader, behind)) = self.members.held(id) else { return };
+        let mut at = behind.stands();
+        if !behind.is_incomplete {
             at.ordinal = at.ordinal.max(from_store.upto);
             for running in &self.running {
                 if from_store.known.contains(&running.message) {

@@ -31,9 +31,10 @@ pub trait Reader: Send + Sync {
     fn dialect(&self) -> DialectIndex;
     /// Takes all frames or none.
     fn offer(&self, frames: &[Frame]) -> Offer;
-    /// Closes it, because it fell behind what is kept; its client comes back and reads on from
-    /// what is stored.
-    fn close(&self);
+    /// Its tail does not hold any more what it is owed: it waits at its place for
+    /// [`super::Hub::skip_ahead`] and [`super::Hub::supply`]. Lets its owner know, who brings it
+    /// what is stored, a page at a time; told again after each page that was not the last.
+    fn fell_behind(&self, session: &SessionId);
     /// It may not see the session any more, and has been taken out of it, so that nothing more of
     /// it follows; where it came as a guest and its user may belong to the session since, it waits
     /// at its place for [`super::Hub::keep`]. Lets its owner know, who tells its client, however much is

@@ -9,6 +9,7 @@
 //! It knows Socket.IO and the dialects; what a command does is `chat`'s business.
 
 mod allowance;
+mod due;
 mod flood;
 mod handshake;
 mod inbox;

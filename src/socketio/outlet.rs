@@ -10,6 +10,7 @@ use socketioxide::{SendError, SocketError};
 use tokio::sync::Notify;
 
 use super::allowance::Allowance;
+use super::due::Due;
 use super::line::{Line, offset_bytes};
 use super::places::Places;
 use super::{CLOSED_WITHIN, NAMESPACE};
@@ -41,6 +42,8 @@ pub(super) struct Outlet {
     /// Sessions that the hub took it out of, and its task has not yet heard of.
     revocations: Mutex<VecDeque<SessionId>>,
     has_revocations: Notify,
+    /// Where it goes on from the store.
+    pub(super) behind: Due,
     disconnecting: AtomicBool,
 }
 
@@ -76,6 +79,7 @@ impl Outlet {
             queue_full: AtomicBool::new(false),
             revocations: Mutex::default(),
             has_revocations: Notify::new(),
+            behind: Due::default(),
             disconnecting: AtomicBool::new(false),
         }
     }
@@ -157,6 +161,11 @@ impl Outlet {
         Ok(())
     }
 
+    fn close(&self) {
+        // So that a stock client comes back by itself.
+        self.line.outbound.close_transport();
+    }
+
     fn full(&self, bytes: u64) -> Offer {
         let max = self.allowance.bytes();
         self.allowance.refused();
@@ -207,9 +216,8 @@ impl Reader for Outlet {
         Offer::Taken
     }
 
-    fn close(&self) {
-        // So that a stock client comes back by itself.
-        self.line.outbound.close_transport();
+    fn fell_behind(&self, session: &SessionId) {
+        self.behind.add(session);
     }
 
     fn stands(&self, session: &SessionId, stand: Stand<'_>) {

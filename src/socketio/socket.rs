@@ -21,7 +21,7 @@ use super::outlet::Outlet;
 use super::place::Place;
 use super::places::Places;
 use super::{Edge, NAMESPACE};
-use crate::chat::{Caller, Owed, Visit};
+use crate::chat::{Caller, Owed, Visit, Wants};
 use crate::dialect::{Dialect, Dialects, Greeting};
 use crate::domain::{Command, Error, ErrorCode, Reply, SessionId, Timestamp};
 use crate::hub::{Reader, Stand};
@@ -119,6 +119,8 @@ struct Session {
     visit: Option<Visit>,
     /// Where it is to go on, and cannot yet.
     owed: Vec<Owed>,
+    /// Where it fell behind what the log holds, and the store could not be read.
+    behind: Vec<SessionId>,
     recovered: bool,
     /// When to try again what is owed.
     again_at: Instant,
@@ -140,7 +142,8 @@ impl Session {
             Coming::Back(_, owed) => (owed, true),
             Coming::New | Coming::Anew => (Vec::new(), false),
         };
-        Self { place, outlet, caller, visit, owed, recovered, again_at: Instant::now() }
+        let (behind, again_at) = (Vec::new(), Instant::now());
+        Self { place, outlet, caller, visit, owed, behind, recovered, again_at }
     }
 
     fn greet(&self) {
@@ -176,9 +179,29 @@ impl Session {
                 }
             }
         }
+        for session in std::mem::take(&mut self.behind) {
+            self.go_on_from_store(session).await;
+        }
         // From now on, so that commands have their turn however long that took.
         self.again_at = Instant::now() + OWED_AGAIN;
         self.outlet.tell_place();
+    }
+
+    /// Has what the socket missed of a session read, since it fell behind what the log holds.
+    async fn go_on_from_store(&mut self, session: SessionId) {
+        let Some(visit) = &self.visit else { return };
+        let chat = &self.place.line.edge.chat;
+        if let Err(error) = chat.go_on_from_store(visit, &session, Wants::Messages).await {
+            tracing::debug!(%session, %error, "go on from the store");
+            self.behind.push(session);
+            self.again_at = Instant::now() + OWED_AGAIN;
+        }
+        self.outlet.tell_place();
+    }
+
+    /// Whether something is to be tried again.
+    fn is_owed(&self) -> bool {
+        !self.owed.is_empty() || !self.behind.is_empty()
     }
 
     /// Whether a command would have the socket hear a session from now on that it is still to go
@@ -207,7 +230,8 @@ impl Session {
                 () = edge.draining.cancelled() => return self.go_away().await,
                 () = self.outlet.drained() => self.resume(),
                 session = self.outlet.revoked() => self.revoke(session).await,
-                () = sleep_until(self.again_at), if !self.owed.is_empty() => {
+                session = self.outlet.behind.next() => self.go_on_from_store(session).await,
+                () = sleep_until(self.again_at), if self.is_owed() => {
                     closed.run_until_cancelled(self.go_on()).await;
                 }
                 () = self.place.line.room(), if !has_room => {}

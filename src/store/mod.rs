@@ -320,6 +320,17 @@ pub trait Store: Send + Sync {
         limit: u32,
     ) -> Result<Vec<Answered>, StoreError>;
 
+    /// The first `limit` messages of a session above `ordinal`, oldest first, of the next
+    /// [`FOUND_MAX`] of them; deleted ones left out, but for answers, whose generations ended all
+    /// the same. `answers_only`: those alone. Three statements.
+    async fn messages_after(
+        &self,
+        session: &SessionId,
+        ordinal: u64,
+        limit: u32,
+        answers_only: bool,
+    ) -> Result<Vec<Kept>, StoreError>;
+
     /// At most `limit` outbox rows older than `age` by the database's clock, after `after` (a
     /// page's `next`), in the order they were stored.
     async fn outbox(

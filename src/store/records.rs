@@ -398,3 +398,22 @@ pub struct Answered {
     /// The answer as it is stored now.
     pub message: Message,
 }
+
+/// A message of a session as it is stored now.
+#[derive(Debug, Clone)]
+pub enum Kept {
+    /// Somebody wrote it.
+    Said(Message),
+    /// A generation has ended with it.
+    Answer(Answered),
+}
+
+impl Kept {
+    /// It, without how it came about.
+    pub fn message(&self) -> &Message {
+        match self {
+            Self::Said(message) => message,
+            Self::Answer(answered) => &answered.message,
+        }
+    }
+}

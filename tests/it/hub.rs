@@ -6,6 +6,7 @@ mod attempts;
 mod plain;
 mod presence;
 pub mod reader;
+mod recover;
 mod resume;
 mod takeover;
 mod told;
@@ -141,8 +142,14 @@ pub fn memory(shared: &SharedMemory) -> SharedAdapter {
 }
 
 pub fn node_on(adapter: SharedAdapter, dialects: Dialects) -> Node {
+    node_keeping(adapter, dialects, HubOptions::default().recent_max)
+}
+
+/// One that keeps so many events of a session for readers that are behind.
+pub fn node_keeping(adapter: SharedAdapter, dialects: Dialects, recent_max: usize) -> Node {
     let tasks = Tasks::new();
     let options = HubOptions {
+        recent_max,
         linger: Duration::ZERO,
         report_every: Duration::from_millis(10),
         ..HubOptions::default()
@@ -333,21 +340,6 @@ async fn a_reader_that_is_slow_over_the_end_of_an_answer_gets_its_rest_before_th
         slow.names()[2..],
         ["stream:chunk", "stream:chunk", "stream:complete", "stream:start", "stream:chunk"]
     );
-}
-
-#[tokio::test]
-async fn a_reader_that_falls_behind_what_is_kept_is_closed() {
-    let (shared, session) = (SharedMemory::default(), session());
-    let a = node(&shared);
-    let slow = live(&a, &session).await;
-    slow.full.store(true, Ordering::SeqCst);
-    for _ in 0..HubOptions::default().recent_max + 1 {
-        Answer::new(&session).start(&*a.adapter).await;
-    }
-    slow.full.store(false, Ordering::SeqCst);
-    a.hub.resume(slow.number(), [&session]);
-    assert!(slow.closed.load(Ordering::SeqCst));
-    assert!(slow.names().is_empty(), "never a gap");
 }
 
 #[tokio::test]

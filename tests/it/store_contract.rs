@@ -93,7 +93,8 @@ contracts! {
         a_user_has_one_session_with_each_agent
         of_racing_makers_all_get_the_same_session
         answers_are_found_with_how_they_ended
-        the_newest_answers_after_an_ordinal_come_in_their_order;
+        the_newest_answers_after_an_ordinal_come_in_their_order
+        messages_after_an_ordinal_come_oldest_first_with_their_ends;
     end:
         an_answer_is_stored_with_the_event_that_ends_it
         each_outcome_has_its_status_and_event

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use crate::dialect::acks::DoneJson;
 use crate::dialect::wire::{MessageJson, SessionJson};
 use crate::dialect::{Answer, Frame, raw};
-use crate::domain::{Joined, Message, Reply, Timestamp, UserId};
+use crate::domain::{Joined, Message, Reply, SessionId, Timestamp, UserId};
 
 /// The message, as it is stored now.
 #[derive(Serialize, JsonSchema)]
@@ -61,7 +61,7 @@ pub(super) struct JoinedJson<'a> {
     active_streams: Vec<ActiveJson<'a>>,
     /// How many messages `messages:missed` brings.
     missed: usize,
-    /// Whether there are more of them: REST has them.
+    /// Whether there are more of them, or may be: REST has them.
     has_more: bool,
 }
 
@@ -95,7 +95,8 @@ pub(super) struct DeliveredJson<'a> {
     recipients: u64,
 }
 
-/// What came after the message that the join named.
+/// What came after the message that the join named; without messages where there may be more than
+/// a connection was shown.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "MessagesMissed")]
@@ -168,6 +169,12 @@ fn joined(joined: &Joined) -> Answer {
     };
     let frames = joined.missed.iter().map(|messages| missed(joined, messages)).collect();
     Answer { ack: raw(&ack), frames }
+}
+
+/// There may be more than the connection was shown.
+pub(super) fn incomplete(session: &SessionId) -> Frame {
+    let json = MissedJson { session_id: session.as_str(), messages: Vec::new(), has_more: true };
+    Frame::new("messages:missed", &json)
 }
 
 fn missed(joined: &Joined, messages: &[Message]) -> Frame {

@@ -45,7 +45,12 @@ pub(super) const SHOWN: &[EventSpec] = &[
         "message:seen:update",
         "Somebody has read up to a message.",
     ),
-    EventSpec::new::<MissedJson<'static>>("messages:missed", "After a join with `lastMessageId`."),
+    EventSpec::new::<MissedJson<'static>>(
+        "messages:missed",
+        "After a join with `lastMessageId`. Unasked, without messages and with `hasMore`: the \
+         connection was away or slow for longer than the session's log reaches, and was shown what \
+         was stored meanwhile; of older messages it may lack changes.",
+    ),
     EventSpec::new::<StageJson<'static>>(
         "pipeline:stage",
         "A stage of a pipeline begins or is over. The last one's text is the answer's.",

@@ -47,6 +47,10 @@ impl Vocabulary for SessionDialect {
     fn presence(&self, change: &PresenceChange) -> Option<Frame> {
         Some(encode::presence(change))
     }
+
+    fn incomplete(&self, session: &SessionId) -> Option<Frame> {
+        Some(answer::incomplete(session))
+    }
 }
 
 impl Dialect for SessionDialect {

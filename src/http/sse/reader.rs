@@ -60,7 +60,7 @@ pub(super) enum Happening {
     Gone,
     /// An operator ends it.
     Disconnected,
-    /// It fell behind what is kept.
+    /// It fell behind what is kept, and goes on from the store.
     FellBehind,
     /// It may not see its session any more.
     Revoked,
@@ -179,8 +179,8 @@ impl State {
         Some(match () {
             () if self.is_gone => Happening::Gone,
             () if self.is_disconnected => Happening::Disconnected,
-            () if self.has_fallen_behind => Happening::FellBehind,
             () if std::mem::take(&mut self.is_revoked) => Happening::Revoked,
+            () if std::mem::take(&mut self.has_fallen_behind) => Happening::FellBehind,
             () if std::mem::take(&mut self.has_drained) => Happening::Drained,
             () => return None,
         })
@@ -241,7 +241,8 @@ impl Reader for SseReader {
         })
     }
 
-    fn close(&self) {
+    /// It is in one session only.
+    fn fell_behind(&self, _session: &SessionId) {
         self.happen(|state| state.has_fallen_behind = true);
     }
 
@@ -429,7 +430,7 @@ mod tests {
         reader.revoke(&session);
         assert_eq!(happens(&reader), Some(Happening::Revoked));
         assert_eq!(happens(&reader), None);
-        reader.close();
+        reader.fell_behind(&session);
         assert_eq!(happens(&reader), Some(Happening::FellBehind));
         reader.disconnect();
         assert_eq!(happens(&reader), Some(Happening::Disconnected));

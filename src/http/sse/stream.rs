@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::reader::{Events, Happening, SseReader};
 use super::{Place, Shared};
-use crate::chat::{Attendance, Caller, Visit};
+use crate::chat::{Attendance, Caller, Visit, Wants};
 use crate::dialect::Frame;
 use crate::domain::{Cursor, Error, SessionId};
 use crate::net::Connection;
@@ -23,6 +23,9 @@ const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 /// And of one that it may come back to. As long it keeps its place: whoever reads a byte now and
 /// then would have any number of ended streams, each with a full queue.
 const TAKEN_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a stream waits before it tries again to go on from the store.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// A stream that somebody may open.
 pub(super) struct Wanted {
@@ -96,13 +99,14 @@ impl Stream<'_> {
         let (chat, options) = (&self.shared.chat, &self.shared.options);
         let mut end_at = Instant::now() + options.age_max;
         let mut leaving = false;
+        let mut again_at = None;
         loop {
             tokio::select! {
                 biased;
                 happening = self.reader.happens() => match happening {
                     Happening::Gone => return,
                     Happening::Disconnected => return self.end(CLOSED_WITHIN).await,
-                    Happening::FellBehind => return self.end(TAKEN_WITHIN).await,
+                    Happening::FellBehind => again_at = self.go_on_from_store().await,
                     Happening::Revoked => {
                         if !chat.stays(&self.visit, &self.session).await {
                             return self.revoke().await;
@@ -118,11 +122,22 @@ impl Stream<'_> {
                     // With an end to the response, which `EventSource` takes for a lost connection.
                     return self.end(if leaving { CLOSED_WITHIN } else { TAKEN_WITHIN }).await;
                 }
+                () = sleep_until(again_at.unwrap_or(end_at)), if again_at.is_some() => {
+                    again_at = self.go_on_from_store().await;
+                }
                 () = sleep_until(self.reader.queued_at() + KEEPALIVE_AFTER) => {
                     self.reader.keep_alive();
                 }
             }
         }
+    }
+
+    /// When to try again, where what the reader missed cannot be had now.
+    async fn go_on_from_store(&self) -> Option<Instant> {
+        let went = self.shared.chat.go_on_from_store(&self.visit, &self.session, Wants::Answers);
+        let error = went.await.err()?;
+        tracing::debug!(session = %self.session, %error, "go on from the store");
+        Some(Instant::now() + AGAIN_AFTER)
     }
 
     async fn revoke(&mut self) {

@@ -1,4 +1,5 @@
-//! Generations that have ended, with their answers: for readers that the log tells no more.
+//! Messages, and how the generations ended whose answers they are: for readers that the log tells
+//! no more.
 
 use sqlx::types::Json;
 use uuid::Uuid;
@@ -6,7 +7,7 @@ use uuid::Uuid;
 use super::message::{self, MessageRow, message_columns};
 use super::{Db, Pool, row};
 use crate::domain::{GenerationId, Message, Outcome, SessionId, Status, StopReason, Usage};
-use crate::store::{Answered, FOUND_MAX};
+use crate::store::{Answered, FOUND_MAX, Kept};
 
 /// How a generation ended.
 #[derive(sqlx::FromRow)]
@@ -36,6 +37,69 @@ impl EndedRow {
         let (generation, attempt) = (GenerationId(self.generation), row::unsigned(self.attempt)?);
         Ok(Answered { generation, outcome, usage, attempt, message })
     }
+}
+
+/// A message; the rest is `NULL` where no generation has ended with it.
+#[derive(sqlx::FromRow)]
+struct KeptRow {
+    #[sqlx(flatten)]
+    message: MessageRow,
+    generation: Option<Uuid>,
+    status: Option<String>,
+    usage: Option<Json<row::UsageColumn>>,
+    error: Option<Json<row::KeptError>>,
+    stop_requested: Option<String>,
+    attempt: Option<i64>,
+}
+
+impl KeptRow {
+    fn split(self) -> (MessageRow, Option<EndedRow>) {
+        let Self { message, generation, status, usage, error, stop_requested, attempt } = self;
+        let ended = generation.zip(status).zip(attempt);
+        let ended = ended.map(|((generation, status), attempt)| EndedRow {
+            generation,
+            status,
+            usage,
+            error,
+            stop_requested,
+            attempt,
+        });
+        (message, ended)
+    }
+}
+
+/// Three statements.
+pub(super) async fn messages_after(
+    pool: &Pool,
+    session: &SessionId,
+    ordinal: u64,
+    limit: u32,
+    answers_only: bool,
+) -> sqlx::Result<Vec<Kept>> {
+    let mut connection = pool.acquire().await?;
+    let rows: Vec<KeptRow> = sqlx::query_as::<Db, _>(concat!(
+        "SELECT ",
+        message_columns!(),
+        ", ended.* FROM message LEFT JOIN (SELECT id AS generation, message_id, status, usage, \
+         error, stop_requested, attempt FROM stream WHERE completed_at IS NOT NULL) ended \
+         ON ended.message_id = message.id WHERE session_id = $1 AND ordinal > $2 AND ordinal <= $3 \
+         AND (ended.generation IS NOT NULL OR ($4 AND deleted_at IS NULL)) \
+         ORDER BY ordinal LIMIT $5",
+    ))
+    .bind(session.as_str())
+    .bind(row::signed(ordinal))
+    .bind(row::signed(ordinal.saturating_add(u64::from(FOUND_MAX))))
+    .bind(!answers_only)
+    .bind(i64::from(limit))
+    .fetch_all(&mut *connection)
+    .await?;
+    let (messages, ended): (Vec<_>, Vec<_>) = rows.into_iter().map(KeptRow::split).unzip();
+    let messages = message::complete(&mut connection, messages).await?;
+    let kept = messages.into_iter().zip(ended).map(|(message, ended)| match ended {
+        Some(ended) => ended.read(message).map(Kept::Answer),
+        None => Ok(Kept::Said(message)),
+    });
+    kept.collect()
 }
 
 #[derive(sqlx::FromRow)]

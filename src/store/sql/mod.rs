@@ -41,9 +41,9 @@ use crate::domain::{
 use crate::store::connect::bounded;
 use crate::store::{
     Accepted, Answered, Attached, Changed, CreatedSession, Finish, Finished, Found, FoundMessage,
-    Heartbeat, History, HistoryPage, MemberAdded, Missed, NewGeneration, NewMessage, NewSession,
-    OutboxPage, Outgoing, Reacted, Seen, Sent, SessionChanged, SessionCursor, SessionPage,
-    StopRequested, Store, StoreError,
+    Heartbeat, History, HistoryPage, Kept, MemberAdded, Missed, NewGeneration, NewMessage,
+    NewSession, OutboxPage, Outgoing, Reacted, Seen, Sent, SessionChanged, SessionCursor,
+    SessionPage, StopRequested, Store, StoreError,
 };
 use crate::telemetry::metrics;
 
@@ -372,6 +372,17 @@ impl Store for Sql {
         limit: u32,
     ) -> Result<Vec<Answered>, StoreError> {
         self.run("read answers", answered::after(&self.reads, session, ordinal, limit)).await
+    }
+
+    async fn messages_after(
+        &self,
+        session: &SessionId,
+        ordinal: u64,
+        limit: u32,
+        answers_only: bool,
+    ) -> Result<Vec<Kept>, StoreError> {
+        let read = answered::messages_after(&self.reads, session, ordinal, limit, answers_only);
+        self.run("read messages", read).await
     }
 
     async fn outbox(

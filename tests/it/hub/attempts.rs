@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokencast::adapter::{Memory, SharedMemory};
 use tokencast::domain::{AgentId, Cursor, EventKind, GenerationId, NodeId, Position, TextCursor};
-use tokencast::hub::{End, FromStore, Standing, Start};
+use tokencast::hub::{FromStore, Standing, Start, Stored};
 
 use super::reader::TestReader;
 use super::told::{self, Client, Talk, cursor};
@@ -203,8 +203,8 @@ async fn an_end_from_the_store_is_gone_on_to_only_from_text_of_its_own_attempt()
         let start = Start::After(&place);
         let join = a.hub.join(&session, next.clone(), Standing::Belongs, start, 0);
         assert!(!join.await.unwrap().is_whole);
-        let ended = vec![End { event: event.clone(), attempt }];
-        let from_store = FromStore { known: known.clone(), ended, upto: 0 };
+        let missed = vec![Stored { event: event.clone(), attempt }];
+        let from_store = FromStore { known: known.clone(), missed, ..FromStore::default() };
         a.hub.go_live(&session, next.number(), from_store);
         assert_eq!(words(&next), then);
         assert_eq!(deltas(&next), [if attempt == 1 { "ole" } else { "whole" }]);

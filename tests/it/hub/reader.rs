@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex, Weak};
 
 use serde_json::Value;
 use tokencast::adapter::{Feed, News};
-use tokencast::dialect::{DialectIndex, Dialects, Frame};
+use tokencast::dialect::{DialectIndex, Dialects, Frame, offset};
 use tokencast::domain::{Chunk, Cursor, Event, GenerationId, Position, SessionId, Signal, UserId};
 use tokencast::hub::{Offer, Reader, ReaderId};
+
+const DIALECTS_MAX: usize = 8;
 
 /// A small repeatable source of numbers (splitmix64).
 pub struct Random(pub u64);
@@ -29,10 +31,12 @@ pub struct TestReader {
     dialect: DialectIndex,
     pub full: AtomicBool,
     pub full_after_next: AtomicBool,
-    pub closed: AtomicBool,
+    /// How often it was told that it fell behind.
+    pub fell_behind: AtomicUsize,
     pub disconnected: AtomicUsize,
     revoked: Mutex<Vec<SessionId>>,
     shown: Mutex<Vec<(String, Value)>>,
+    frames: Mutex<Vec<Frame>>,
     cursor: Mutex<Option<Cursor>>,
 }
 
@@ -49,10 +53,11 @@ impl TestReader {
             dialect,
             full: AtomicBool::new(false),
             full_after_next: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
+            fell_behind: AtomicUsize::new(0),
             disconnected: AtomicUsize::new(0),
             revoked: Mutex::default(),
             shown: Mutex::default(),
+            frames: Mutex::default(),
             cursor: Mutex::default(),
         })
     }
@@ -67,6 +72,11 @@ impl TestReader {
 
     pub fn shown(&self) -> Vec<(String, Value)> {
         self.shown.lock().unwrap().clone()
+    }
+
+    /// All that it was shown, as it was sent.
+    pub fn frames(&self) -> Vec<Frame> {
+        self.frames.lock().unwrap().clone()
     }
 
     /// What it was shown since it was last asked.
@@ -126,6 +136,12 @@ impl TestReader {
     }
 }
 
+/// Where an event's cursor says that its reader stands: as SSE writes it, or sockets.
+pub fn place(cursor: &str) -> Cursor {
+    let offset = || offset::read(cursor, DIALECTS_MAX).unwrap().places.remove(0).1;
+    cursor.parse().unwrap_or_else(|_| offset())
+}
+
 impl Reader for TestReader {
     fn id(&self) -> ReaderId {
         self.id
@@ -147,14 +163,15 @@ impl Reader for TestReader {
         for frame in frames {
             let body = serde_json::from_str(frame.payload.get()).unwrap();
             shown.push((frame.event.to_owned(), body));
+            self.frames.lock().unwrap().push(frame.clone());
             if let Some(cursor) = &frame.cursor {
-                *self.cursor.lock().unwrap() = Some(cursor.parse().unwrap());
+                *self.cursor.lock().unwrap() = Some(place(cursor));
             }
         }
         Offer::Taken
     }
-    fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
+    fn fell_behind(&self, _: &SessionId) {
+        self.fell_behind.fetch_add(1, Ordering::SeqCst);
     }
     fn revoke(&self, session: &SessionId) {
         self.revoked.lock().unwrap().push(session.clone());

@@ -7,10 +7,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tokencast::adapter::{Memory, SharedMemory};
 use tokencast::dialect::DialectIndex;
-use tokencast::domain::{
-    Cursor, Event, EventKind, GenerationId, MessageId, NodeId, Position, TextCursor,
-};
-use tokencast::hub::{End, Entered, FromStore, Standing, Start};
+use tokencast::domain::{Cursor, EventKind, GenerationId, MessageId, NodeId, Position, TextCursor};
+use tokencast::hub::{Entered, FromStore, Standing, Start, Stored};
 
 use super::reader::{Random, TestReader};
 use super::told::{self, Client, Talk, cursor};
@@ -46,16 +44,14 @@ async fn go_on(node: &Node, talk: &Talk, cursor: &Cursor) -> (Arc<TestReader>, b
 }
 
 fn stored(talk: &Talk, cursor: &Cursor) -> FromStore {
-    let answer = |event: &Arc<Event>| event.kind.answer().unwrap().clone();
-    let after = |event: &&Arc<Event>| answer(event).ordinal > cursor.ordinal;
-    let ended: Vec<_> = talk.stored.iter().filter(after).cloned().collect();
-    let known = ended.iter().map(|event| answer(event).id).collect();
-    let attempt = |event: &Event| {
-        let written = talk.answers.iter().find(|w| Some(w.generation) == event.kind.generation());
-        written.unwrap().attempt
+    let ordinal = |stored: &Stored| match &stored.event.kind {
+        EventKind::MessageNew(message) => message.ordinal,
+        kind => kind.answer().unwrap().ordinal,
     };
-    let end = |event: Arc<Event>| End { attempt: attempt(&event), event };
-    FromStore { known, ended: ended.into_iter().map(end).collect(), upto: 0 }
+    let after = |stored: &&Stored| ordinal(stored) > cursor.has_upto();
+    let missed: Vec<_> = talk.kept.iter().filter(after).cloned().collect();
+    let known = missed.iter().filter_map(|stored| stored.event.kind.brings()).collect();
+    FromStore { known, missed, ..FromStore::default() }
 }
 
 fn names(frames: &Frames) -> Vec<&str> {
@@ -347,7 +343,7 @@ async fn where_the_log_was_trimmed_or_began_anew_answers_come_from_the_store_fir
         let (next, is_whole) = go_on(&b, &talk, &left).await;
         assert!(!is_whole);
         let frames = next.shown();
-        assert_eq!(names(&frames), ["text", "completed", "text", "stopped", "text"]);
+        assert_eq!(names(&frames), ["text", "completed", "text", "stopped", "start", "text"]);
         let mut has = had.clone();
         has.hear(&frames);
         assert_eq!(answers(&has), answers(&talk.heard));
@@ -475,7 +471,7 @@ async fn a_cursor_that_fits_nothing_starts_the_answer_over() {
         };
         let other = TextCursor { generation: GenerationId::new(), attempt: 1, offset: number(9) };
         let texts = vec![other, TextCursor { generation, attempt: 9, offset }];
-        let odd = Cursor { position, part: 0, ordinal: number(4), texts };
+        let odd = Cursor { position, part: number(3) as u8, ordinal: number(4), texts };
         let (next, _) = go_on(&a, &talk, &odd).await;
         Client::of(&next.shown());
     }

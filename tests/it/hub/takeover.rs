@@ -12,7 +12,7 @@ use tokencast::domain::{
     AgentId, Author, Chunk, Cursor, Event, EventKind, GenerationId, Message, MessageId, NodeId,
     SessionId, StopReason, Timestamp, Usage,
 };
-use tokencast::hub::{End, FromStore, Standing, Start};
+use tokencast::hub::{FromStore, Standing, Start, Stored};
 
 use super::reader::{Random, TestReader};
 use super::{Node, message, node_on, session};
@@ -103,13 +103,13 @@ struct World {
     /// Attempts whose claimers have appended nothing yet.
     silent: Vec<u32>,
     chunks: Vec<Chunk>,
-    stored: Vec<End>,
+    stored: Vec<Stored>,
     readings: Vec<Reading>,
     random: Random,
     is_trimmed: bool,
 }
 
-fn content_of(end: &End) -> String {
+fn content_of(end: &Stored) -> String {
     end.event.kind.answer().unwrap().content.clone()
 }
 
@@ -331,10 +331,11 @@ impl World {
         let mut from_store = FromStore::default();
         match after {
             Some(cursor) if !entered.is_whole => {
-                let answer = |end: &End| end.event.kind.answer().unwrap().clone();
-                let ended = self.stored.iter().filter(|end| answer(end).ordinal > cursor.ordinal);
-                from_store.ended = ended.cloned().collect();
-                from_store.known = from_store.ended.iter().map(|end| answer(end).id).collect();
+                let answer = |end: &Stored| end.event.kind.answer().unwrap().clone();
+                let ended =
+                    self.stored.iter().filter(|end| answer(end).ordinal > cursor.has_upto());
+                from_store.missed = ended.cloned().collect();
+                from_store.known = from_store.missed.iter().map(|end| answer(end).id).collect();
             }
             Some(_) => {}
             // Where the node knows nothing of the answer, a frontend drops what it has.
@@ -420,7 +421,7 @@ impl World {
         }));
         let log = &self.nodes[0].adapter;
         log.append_event(&self.session, event.clone()).await.unwrap();
-        self.stored.push(End { event, attempt });
+        self.stored.push(Stored { event, attempt });
     }
 
     /// Everything arrives at last: each reader ends with what is stored.

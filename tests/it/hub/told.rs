@@ -16,6 +16,8 @@ use tokencast::domain::{
     Message, MessageId, PresenceChange, Reply, SessionId, StopReason, Timestamp, Usage, UserId,
 };
 
+use tokencast::hub::Stored;
+
 use super::message;
 
 pub struct Told;
@@ -163,6 +165,8 @@ pub struct Talk {
     pub heard: Client,
     /// The ends of answers, as the store has them.
     pub stored: Vec<Arc<Event>>,
+    /// All messages, as the store has them.
+    pub kept: Vec<Stored>,
 }
 
 impl Talk {
@@ -173,6 +177,7 @@ impl Talk {
             ordinal: 0,
             heard: Client::default(),
             stored: Vec::new(),
+            kept: Vec::new(),
         }
     }
 
@@ -189,7 +194,9 @@ impl Talk {
 
     pub async fn say(&mut self, log: &dyn Log) {
         let new = self.next(MessageId::new(), Author::User, "hi");
-        self.append(log, EventKind::MessageNew(Arc::new(new))).await;
+        let kind = EventKind::MessageNew(Arc::new(new));
+        self.kept.push(Stored { event: Arc::new(Event::new(kind.clone())), attempt: 0 });
+        self.append(log, kind).await;
     }
 
     /// Starts an answer; its place among `answers`.
@@ -311,6 +318,8 @@ impl Talk {
         };
         let event = Arc::new(Event::new(kind));
         self.stored.push(event.clone());
+        let attempt = self.answers[at].attempt;
+        self.kept.push(Stored { event: event.clone(), attempt });
         event
     }
 

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use tokencast::domain::{
-    AgentId, Error, ErrorCode, Membership, Outcome, SessionChange, StopReason, Visibility,
+    AgentId, Author, Error, ErrorCode, Membership, Outcome, SessionChange, StopReason, Visibility,
 };
-use tokencast::store::{Finish, SharedStore};
+use tokencast::store::{Finish, Kept, SharedStore};
 use uuid::Uuid;
 
 use super::database::{
-    Database, accepted, completed, finished, new_session, note, prompt, sent, session, stored,
-    user, with_sessions,
+    Database, accepted, completed, finished, messages, new_session, note, prompt, sent, session,
+    stored, user, with_sessions,
 };
 
 fn agent(id: &str) -> AgentId {
@@ -147,4 +147,57 @@ pub(super) async fn the_newest_answers_after_an_ordinal_come_in_their_order(data
     // No further back than the last ten thousand messages.
     database.execute("UPDATE session SET last_ordinal = 10003 WHERE id = 's'").await;
     assert_eq!(answered(&store, 0, 9).await, [5, 8]);
+}
+
+/// The ordinals; those of answers are negative.
+async fn kept(store: &SharedStore, after: u64, limit: u32, answers_only: bool) -> Vec<i64> {
+    let found = store.messages_after(&session("s"), after, limit, answers_only).await.unwrap();
+    let ordinal = |kept: &Kept| i64::try_from(kept.message().ordinal).unwrap();
+    found
+        .iter()
+        .map(|kept| match kept {
+            Kept::Said(message) => {
+                assert_eq!(message.author, Author::User);
+                ordinal(kept)
+            }
+            Kept::Answer(answered) => {
+                assert_eq!((answered.attempt, answered.message.author), (1, Author::Assistant));
+                -ordinal(kept)
+            }
+        })
+        .collect()
+}
+
+pub(super) async fn messages_after_an_ordinal_come_oldest_first_with_their_ends(
+    database: &Database,
+) {
+    let store = with_sessions(database, &["s"]).await;
+    store.create_session(&new_session("other", "ada")).await.unwrap();
+    let (first, ..) = accepted(&store, &prompt("s", "1")).await;
+    let (second, ..) = accepted(&store, &prompt("s", "2")).await;
+    let (foreign, ..) = accepted(&store, &prompt("other", "1")).await;
+    finished(&store, &completed(&foreign)).await;
+    finished(&store, &completed(&second)).await;
+    sent(&store, &note("s", "4")).await;
+    finished(&store, &completed(&first)).await;
+    sent(&store, &note("s", "6")).await;
+    let (running, ..) = accepted(&store, &prompt("s", "7")).await;
+    assert!(store.begin(running.id, running.owner, 1).await.unwrap());
+    assert_eq!(kept(&store, 0, 9, false).await, [1, 2, -3, 4, -5, 6, 7]);
+    assert_eq!(kept(&store, 2, 3, false).await, [-3, 4, -5]);
+    assert_eq!(kept(&store, 3, 9, true).await, [-5]);
+    assert_eq!(kept(&store, 0, 1, true).await, [-3], "the oldest");
+    assert_eq!(kept(&store, 7, 9, false).await, [0; 0]);
+    assert_eq!(kept(&store, u64::MAX, 9, false).await, [0; 0]);
+    // Of deleted ones only answers are left, whose generations have ended.
+    let all = messages(&store, "s").await;
+    for message in [&all[3], &all[4]] {
+        store.delete_message(message.id, &user("ada")).await.unwrap().unwrap();
+    }
+    assert_eq!(kept(&store, 2, 9, false).await, [-3, -5, 6, 7]);
+    // As they are now, with what others gave them.
+    store.react(all[5].id, &user("ada"), "+", 9).await.unwrap();
+    let found = store.messages_after(&session("s"), 4, 9, false).await.unwrap();
+    assert_eq!(found[1].message(), &stored(&store, all[5].id).await);
+    assert_eq!(found[0].message().content, "");
 }
