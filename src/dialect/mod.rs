@@ -76,6 +76,8 @@ pub struct TextShown<'a> {
     pub so_far: &'a str,
     /// Tokens up to the end of `delta`.
     pub tokens: u64,
+    /// The ordinal of the stored answer, where that is what it is of; 0 while it is written.
+    pub ordinal: u64,
     /// Where a reader stands that has it, where that is known.
     pub cursor: Option<&'a Cursor>,
 }

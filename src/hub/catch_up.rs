@@ -260,6 +260,7 @@ impl TailState {
                 delta,
                 so_far: text.as_str(),
                 tokens: running.tokens,
+                ordinal: 0,
                 cursor: Some(cursor),
             })));
         }
@@ -358,6 +359,7 @@ impl Words<'_> {
                 delta,
                 so_far: content,
                 tokens: answer.tokens.unwrap_or(0),
+                ordinal: answer.ordinal,
                 cursor: is_known.then_some(&*cursor),
             })));
         }

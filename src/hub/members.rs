@@ -25,7 +25,8 @@ pub(super) struct Unwanted {
     /// It was given them from the store, before the log had them: what is still to come and brings
     /// these is not for it; what changes them is. At most a page of them.
     known: HashSet<MessageId>,
-    /// Stored before it came: a log that has lost them is given them again.
+    /// Stored before it came, or given to it from the store, up to this ordinal: a log that has lost
+    /// them is given them again.
     before: u64,
     /// But for the ends of these, which it found running.
     found: Vec<GenerationId>,
@@ -46,10 +47,14 @@ impl Unwanted {
         {
             return true;
         }
-        let ordinal = place::ordinal(&event.kind);
-        let is_found = || event.kind.generation().is_some_and(|of| self.found.contains(&of));
-        (0 < ordinal && ordinal <= self.before && !is_found())
+        self.had(place::ordinal(&event.kind), event.kind.generation())
             || event.kind.brings().is_some_and(|message| self.knows(message))
+    }
+
+    /// Whether a message of this ordinal was stored before; 0: it is not stored yet.
+    fn had(&self, ordinal: u64, generation: Option<GenerationId>) -> bool {
+        let is_found = || generation.is_some_and(|of| self.found.contains(&of));
+        0 < ordinal && ordinal <= self.before && !is_found()
     }
 
     /// Whether it sends this message itself.
@@ -66,6 +71,7 @@ impl Unwanted {
     fn skips_shown(&mut self, shown: Shown<'_>) -> bool {
         match shown {
             Shown::Event { event, .. } => self.skips(event),
+            Shown::Text(text) if self.had(text.ordinal, Some(text.generation)) => true,
             shown => shown.brings().is_some_and(|message| self.knows(message)),
         }
     }
@@ -109,6 +115,7 @@ impl Member {
     fn give(&mut self, from_store: FromStore) {
         let FromStore { known, mut missed, has_more, upto } = from_store;
         let given = std::mem::replace(&mut self.unwanted.known, known);
+        self.unwanted.before = self.unwanted.before.max(upto);
         let Some(behind) = &mut self.behind else { return };
         missed.retain(|stored| stored.event.kind.brings().is_none_or(|id| !given.contains(&id)));
         behind.missed = missed.into();

@@ -228,7 +228,10 @@ impl Hub {
                 Start::After(cursor) => Behind::after(&state, cursor),
             };
             let id = reader.id();
-            let before = if let Start::Now(_) = start { stored } else { 0 };
+            let before = match start {
+                Start::Now(_) => stored,
+                Start::After(cursor) => cursor.has_upto(),
+            };
             let is_new = state.members.add(reader.clone(), standing, behind, before);
             if is_new {
                 reader.stands(session, Stand::Joining);

@@ -186,7 +186,12 @@ async fn compare(shared: &Shared, tail: &Arc<Tail>, failed: &AtomicBool) {
 
 /// Whether the log has another event at a position than the tail was given.
 async fn is_replaced(shared: &Shared, tail: &Tail, position: Position) -> bool {
-    let Some(had) = tail.state().event_at(position) else { return false };
+    let had = {
+        let state = tail.state();
+        let recent = state.recent.iter().rev().find(|recent| recent.position == Some(position));
+        recent.map(|recent| recent.event.id)
+    };
+    let Some(had) = had else { return false };
     let before = Position { seq: position.seq.saturating_sub(1), ..position };
     match shared.adapter.read(&tail.session, before, 1).await {
         Ok(page) => {

@@ -35,6 +35,7 @@ impl TailState {
             delta,
             so_far: running.text.as_str(),
             tokens: running.tokens,
+            ordinal: 0,
             cursor: Some(&self.cursor),
         });
         self.members.hand(dialects, &self.session, shown, None, || {
@@ -138,6 +139,7 @@ impl TailState {
             delta: &answer.content,
             so_far: &answer.content,
             tokens: answer.tokens.unwrap_or(0),
+            ordinal: answer.ordinal,
             cursor: is_logged.then_some(&cursor),
         });
         self.members.hand(dialects, &self.session, shown, None, || {

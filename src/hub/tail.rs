@@ -184,12 +184,6 @@ impl TailState {
         })
     }
 
-    /// The event that the log brought at a position, where it is kept.
-    pub(super) fn event_at(&self, position: Position) -> Option<EventId> {
-        let found = self.recent.iter().rev().find(|recent| recent.position == Some(position));
-        found.map(|recent| recent.event.id)
-    }
-
     /// Whether what arrives is applied at once.
     pub(super) fn is_live(&self) -> bool {
         self.live

@@ -225,6 +225,7 @@ pub(super) fn say(subject: &Subject<'_>, at: usize, happening: &Happening) -> Sa
                 delta,
                 so_far: &so_far,
                 tokens: 9,
+                ordinal: 0,
                 cursor: Some(&cursor),
             }))
         }
