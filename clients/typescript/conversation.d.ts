@@ -2,9 +2,9 @@
 // Dialect conversation.
 
 import type { AckOf } from './acknowledged.js';
-import type { AnswerAccepted, Done, ErrorInfo, ErrorCode, Failed } from './shapes.js';
+import type { AnswerAccepted, ConnectionOffset, Done, ErrorInfo, ErrorCode, Failed } from './shapes.js';
 export type { Acknowledged } from './acknowledged.js';
-export type { AnswerAccepted, Done, ErrorInfo, ErrorCode, Failed } from './shapes.js';
+export type { AnswerAccepted, ConnectionOffset, Done, ErrorInfo, ErrorCode, Failed } from './shapes.js';
 
 /** What the server sends: each event with its listener. */
 export interface ServerToClientEvents {
@@ -26,6 +26,8 @@ export interface ServerToClientEvents {
   'chat:user-left': (payload: ChatUser) => void;
   /** A user types, or no longer does. */
   'chat:user-typing': (payload: ChatUserTyping) => void;
+  /** For Socket.IO's recovery of connections, which takes it from the second argument: what the socket has joined, or left, has changed. Nothing to do. */
+  'connection:offset': (payload: ConnectionOffset) => void;
 }
 
 /** What a client sends: each event with its payload, and the callback of its acknowledgement. */

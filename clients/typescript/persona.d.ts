@@ -2,9 +2,9 @@
 // Dialect persona.
 
 import type { AckOf } from './acknowledged.js';
-import type { AnswerAccepted, Attachment, ErrorInfo, ErrorCode, Failed, Reaction, Usage } from './shapes.js';
+import type { AnswerAccepted, Attachment, ConnectionOffset, ErrorInfo, ErrorCode, Failed, Reaction, Usage } from './shapes.js';
 export type { Acknowledged } from './acknowledged.js';
-export type { AnswerAccepted, Attachment, ErrorInfo, ErrorCode, Failed, Reaction, Usage } from './shapes.js';
+export type { AnswerAccepted, Attachment, ConnectionOffset, ErrorInfo, ErrorCode, Failed, Reaction, Usage } from './shapes.js';
 
 /** What the server sends: each event with its listener. */
 export interface ServerToClientEvents {
@@ -14,6 +14,8 @@ export interface ServerToClientEvents {
   'chat:response': (payload: PersonaResponse) => void;
   /** The session with the agent is joined. */
   'chat:session': (payload: PersonaSession) => void;
+  /** For Socket.IO's recovery of connections, which takes it from the second argument: what the socket has joined, or left, has changed. Nothing to do. */
+  'connection:offset': (payload: ConnectionOffset) => void;
 }
 
 /** What a client sends: each event with its payload, and the callback of its acknowledgement. */

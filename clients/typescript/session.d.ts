@@ -2,12 +2,14 @@
 // Dialect session.
 
 import type { AckOf } from './acknowledged.js';
-import type { Attachment, Done, ErrorInfo, ErrorCode, Failed, Message, Reaction, Usage } from './shapes.js';
+import type { Attachment, ConnectionOffset, Done, ErrorInfo, ErrorCode, Failed, Message, Reaction, Usage } from './shapes.js';
 export type { Acknowledged } from './acknowledged.js';
-export type { Attachment, Done, ErrorInfo, ErrorCode, Failed, Message, Reaction, Usage } from './shapes.js';
+export type { Attachment, ConnectionOffset, Done, ErrorInfo, ErrorCode, Failed, Message, Reaction, Usage } from './shapes.js';
 
 /** What the server sends: each event with its listener. */
 export interface ServerToClientEvents {
+  /** For Socket.IO's recovery of connections, which takes it from the second argument: what the socket has joined, or left, has changed. Nothing to do. */
+  'connection:offset': (payload: ConnectionOffset) => void;
   /** Once, on every connection whose handshake names no other dialect. */
   'connection:success': (payload: Connected) => void;
   /** An event without an acknowledgement was refused, or a session may not be seen any more. */
@@ -24,7 +26,7 @@ export interface ServerToClientEvents {
   'message:reaction:update': (payload: ReactionChanged) => void;
   /** Somebody has read up to a message. */
   'message:seen:update': (payload: MessageSeen) => void;
-  /** After a join with `lastMessageId`. */
+  /** After a join with `lastMessageId`. Unasked, without messages and with `hasMore`: the connection was away or slow for longer than the session's log reaches, and was shown what was stored meanwhile; of older messages it may lack changes. */
   'messages:missed': (payload: MessagesMissed) => void;
   /** A stage of a pipeline begins or is over. The last one's text is the answer's. */
   'pipeline:stage': (payload: PipelineStage) => void;
@@ -166,7 +168,10 @@ export interface MessageStored {
   ok: true;
 }
 
-/** What came after the message that the join named. */
+/**
+ * What came after the message that the join named; without messages where there may be more than
+ * a connection was shown.
+ */
 export interface MessagesMissed {
   /** Whether there are more of them: REST has them. */
   hasMore: boolean;
@@ -302,7 +307,7 @@ export interface Session {
 export interface SessionJoined {
   /** The answers that are being written. */
   activeStreams: ActiveStream[];
-  /** Whether there are more of them: REST has them. */
+  /** Whether there are more of them, or may be: REST has them. */
   hasMore: boolean;
   /** How many messages `messages:missed` brings. */
   missed: number;

@@ -22,6 +22,12 @@ export interface Attachment {
   mimeType: string;
 }
 
+/** What the connection has joined has changed. */
+export interface ConnectionOffset {
+  /** Whether the connection could be recovered now. */
+  recoverable: boolean;
+}
+
 /** It was done. */
 export interface Done {
   ok: true;

@@ -2,12 +2,14 @@
 // Dialect subscribe.
 
 import type { AckOf } from './acknowledged.js';
-import type { AnswerAccepted, Attachment, ErrorInfo, ErrorCode, Failed, Message, Reaction, Usage } from './shapes.js';
+import type { AnswerAccepted, Attachment, ConnectionOffset, ErrorInfo, ErrorCode, Failed, Message, Reaction, Usage } from './shapes.js';
 export type { Acknowledged } from './acknowledged.js';
-export type { AnswerAccepted, Attachment, ErrorInfo, ErrorCode, Failed, Message, Reaction, Usage } from './shapes.js';
+export type { AnswerAccepted, Attachment, ConnectionOffset, ErrorInfo, ErrorCode, Failed, Message, Reaction, Usage } from './shapes.js';
 
 /** What the server sends: each event with its listener. */
 export interface ServerToClientEvents {
+  /** For Socket.IO's recovery of connections, which takes it from the second argument: what the socket has joined, or left, has changed. Nothing to do. */
+  'connection:offset': (payload: ConnectionOffset) => void;
   /** A command without an acknowledgement was refused, an answer broke off, or the session may not be seen any more. */
   error: (payload: ErrorInfo) => void;
   /** New text of an answer. */
@@ -18,7 +20,7 @@ export interface ServerToClientEvents {
   'message:new': (payload: Message) => void;
   /** Forget the text of this answer: it starts again at offset 0. */
   'message:reset': (payload: MessageReset) => void;
-  /** What came after the `lastMessageId` of a subscription, before `subscribed`. */
+  /** What came after the `lastMessageId` of a subscription, before `subscribed`. Unasked, without messages and with `hasMore`: the connection was away or slow for longer than the session's log reaches, and was shown what was stored meanwhile; of older messages it may lack changes. */
   'messages:missed': (payload: SubscribeMissed) => void;
   /** A stage of a pipeline begins or is over. The last one's text is the answer's. */
   'pipeline:stage': (payload: SubscribeStage) => void;
@@ -90,7 +92,7 @@ export interface SubscribeMessageSend {
 
 /** Messages that the client does not have. */
 export interface SubscribeMissed {
-  /** Whether there is more, over REST. */
+  /** Whether there is more, or may be, over REST. */
   hasMore: boolean;
   messages: Message[];
   sessionId: string;
