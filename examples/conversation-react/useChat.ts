@@ -24,7 +24,7 @@ export function useChat(conversationId: string) {
       here({ type: "history", messages });
     };
 
-    // A connection that comes back is a new one: join again, and read what was said meanwhile.
+    // A connection that comes back may be a new one: join again, and read what was said meanwhile.
     const join = () => {
       here({ type: "connected" });
       socket.emit("chat:join", { conversationId });

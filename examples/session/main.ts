@@ -26,7 +26,8 @@ let stage = "";
 
 const socket: Socket<ServerToClientEvents, ClientToServerEvents> = io(`${server}/chat`, { auth: { token } });
 
-// A connection that comes back is a new one: join again, with what there is already.
+// A connection that comes back may be a new one: join again, with what there is already. One that was
+// recovered (`socket.recovered`) need not, and is told nothing twice.
 socket.on("connect", () => {
   const { lastMessageId, offsets: streams } = transcript;
   // A callback, not `await`: what comes right after the acknowledgement has to find it taken in.

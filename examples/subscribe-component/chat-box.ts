@@ -45,7 +45,7 @@ export class ChatBox extends HTMLElement {
     });
     this.#socket = socket;
 
-    // A connection that comes back is a new one: subscribe again, and get what was missed.
+    // A connection that comes back may be a new one: subscribe again, and get what was missed.
     socket.on("connect", () => {
       const lastMessageId = this.#messages.findLast(({ id }) => id)?.id;
       this.#isComplete &&= lastMessageId !== undefined;
