@@ -3,68 +3,28 @@
 
 import assert from 'node:assert/strict';
 import { startCutter } from './harness/cutter.mjs';
-import { FAMILIES, begin } from './harness/families.mjs';
-import { client, eventually, ok, open, random, record, suite } from './harness.mjs';
+import { begin } from './harness/families.mjs';
+import { startLink } from './harness/link.mjs';
+import { NOWHERE, readOffset } from './harness/offset.mjs';
+import { at, makeSession, rest } from './harness/rest.mjs';
+import { DIALECTS, ENV, frontend, haveJoined, sameStories, send, speaker, story, talk, theEnd } from './harness/recovery.mjs';
+import { ask, client, connected, eventually, lasting, ok, open, random, rawWebSocket, record, sessionId, suite, token } from './harness.mjs';
 
-const DIALECTS = ['session', 'subscribe', 'conversation', 'persona'];
-const agents = { assistant: { tokensPerSecond: 150, tokens: 30 } };
-const env = { MAX_CONNECTIONS_PER_USER: '0', WS_EVENTS_PER_SECOND: '0' };
+const agents = {
+  assistant: { tokensPerSecond: 150, tokens: 30 },
+  wordy: { tokensPerSecond: 2_000, tokens: 1_500 },
+};
+const WAYS = { polling: ['polling'], upgrade: ['polling', 'websocket'], websocket: ['websocket'] };
 
-/** A frontend: it joins when it is connected, unless its connection was recovered. */
-function frontend(url, dialect, { jwt, id }, options = {}) {
-  const family = FAMILIES[dialect];
-  const socket = client(url, { token: jwt, reconnectionDelay: 20, reconnectionDelayMax: 200, ...options });
-  const one = { dialect, family, socket, heard: record(socket), recovered: 0, fresh: 0 };
-  socket.on('connect', () => {
-    if (socket.recovered) one.recovered += 1;
-    else {
-      one.fresh += 1;
-      socket.emit(...family.join(id));
-    }
-  });
-  return one;
-}
+/** An uncut frontend of each dialect. */
+const uncut = (cluster, who) => DIALECTS.map((dialect, n) => frontend(cluster.nodes[n % 3].url, dialect, who));
 
-/** What it was told of the conversation; the chunks of one answer that follow each other as one. */
-function story({ family, heard }) {
-  const told = [];
-  for (const event of heard.events) {
-    if (/^(presence|user|connection|typing):|^(subscribed|chat:(joined|session|user-.*))$/.test(event.name)) continue;
-    const chunk = family.chunk(event);
-    if (chunk === undefined || family.isLast(event)) told.push([event.name, event.payload]);
-    else if (told.at(-1)?.[0] === 'text') told.at(-1)[1] += chunk;
-    else told.push(['text', chunk]);
-  }
-  return told;
-}
-
-/** Two messages, two answers, and what can be done about messages. Gives the last one's text. */
-async function talk(driver, id, n = 0) {
-  const send = async (content) => (await ok(driver.socket, 'message:send', { sessionId: id, content })).message.id;
-  const first = await send(`First ${n}`);
-  await answer(driver, id, `One ${n}`);
-  const second = await send(`Second ${n}`);
-  await ok(driver.socket, 'message:edit', { messageId: first, content: `First, edited ${n}` });
-  await ok(driver.socket, 'message:reaction', { messageId: second, emoji: '👍' });
-  await answer(driver, id, `Two ${n}`);
-  await ok(driver.socket, 'message:delete', { messageId: second });
-}
-
-async function answer(driver, id, prompt) {
-  const { streamId } = await ok(driver.socket, 'stream:request', { sessionId: id, prompt });
-  return driver.heard.finished(streamId);
-}
-
-/** The last thing that everybody hears: in persona's words only answers are heard. */
-const isLast = ({ family, heard }, content) => heard.events.some((event) => family.whole?.(event)?.[1].includes(content));
-
-suite('recovery', { nodes: 3, env, agents }, (e2e) => {
-  e2e('cut anywhere, and back on another node: the same story, once', { timeout: 120_000 }, async (cluster) => {
+suite('recovery', { nodes: 3, env: ENV, agents }, (e2e) => {
+  e2e('cut at any event, and back on another node: the same story, once', { timeout: 60_000 }, async (cluster) => {
     const dice = random();
     const who = await begin(cluster);
-    const driver = await open(cluster.nodes[0].url, { token: who.jwt, auth: { dialect: 'session' } });
-    await ok(driver.socket, 'session:join', { sessionId: who.id });
-    const whole = DIALECTS.map((dialect, n) => frontend(cluster.nodes[n % 3].url, dialect, who));
+    const driver = await speaker(cluster.nodes[0].url, who);
+    const whole = uncut(cluster, who);
     const cut = [];
     for (const dialect of DIALECTS) {
       const most = dialect === 'persona' ? 5 : 28;
@@ -73,21 +33,15 @@ suite('recovery', { nodes: 3, env, agents }, (e2e) => {
         const cuts = [{ event, where: dice.pick(['before', 'within', 'after']) }];
         if (dice.next() < 0.5) cuts.push({ event: 1 + dice.below(3), where: dice.pick(['before', 'within', 'after']) });
         const cutter = await startCutter(() => dice.pick(cluster.nodes).url, cuts);
-        cut.push(Object.assign(frontend(cutter.url, dialect, who), { cutter, event }));
+        cut.push(Object.assign(frontend(cutter.url, dialect, who), { cutter, what: `cut at event ${event}` }));
       }
     }
     try {
       const all = [...whole, ...cut];
-      const isIn = ({ heard }) => heard.offsets.some((offset) => offset !== '-');
-      await Promise.all(all.map((one) => eventually(() => isIn(one), { what: `${one.dialect} has joined` })));
-      await talk(driver, who.id, 1);
-      const end = await answer(driver, who.id, 'The end');
-      const last = end.payload.message.content;
-      await Promise.all(all.map((one) => eventually(() => isLast(one, last), { within: 30_000, what: `${one.dialect}, cut at ${one.event}: the end` })));
-      for (const one of cut) {
-        const expected = story(whole[DIALECTS.indexOf(one.dialect)]);
-        assert.deepEqual(story(one), expected, `${one.dialect}, cut at event ${one.event}`);
-      }
+      await haveJoined(all);
+      await talk(driver, who.id);
+      await theEnd(driver, who.id, all);
+      sameStories(cut, whole);
       const broken = cut.filter(({ cutter }) => cutter.broken > 0);
       assert.ok(broken.length > cut.length * 0.9, `${broken.length} of ${cut.length} were cut`);
       const again = cut.reduce((sum, one) => sum + one.fresh - 1, 0);
@@ -95,6 +49,40 @@ suite('recovery', { nodes: 3, env, agents }, (e2e) => {
       console.log(`recovery: ${cut.length} frontends, recovered ${recovered} times, begun anew ${again} times`);
     } finally {
       await Promise.all(cut.map(({ cutter }) => cutter.stop()));
+    }
+  });
+
+  e2e('cut after any byte, on every transport and in the middle of the upgrade: recovered each time', { timeout: 60_000 }, async (cluster) => {
+    const dice = random();
+    const who = await begin(cluster);
+    const driver = await speaker(cluster.nodes[0].url, who);
+    const whole = uncut(cluster, who);
+    const links = [];
+    const cut = [];
+    for (const [way, transports] of Object.entries(WAYS)) {
+      for (const dialect of DIALECTS) {
+        for (let n = 0; n < 4; n += 1) {
+          const link = await startLink(() => dice.pick(cluster.nodes).url);
+          links.push(link);
+          cut.push(Object.assign(frontend(link.url, dialect, who, { transports }), { link, what: `${way} ${n}` }));
+        }
+      }
+    }
+    try {
+      await haveJoined([...whole, ...cut]);
+      // From some bytes to some events; the first requests of a new connection are among them.
+      for (const { link } of cut) link.breakAfter(...Array.from({ length: 4 }, () => Math.floor(30 * 300 ** dice.next())));
+      await talk(driver, who.id, { agentId: 'wordy' });
+      await theEnd(driver, who.id, [...whole, ...cut]);
+      sameStories(cut, whole);
+      for (const { what, dialect, fresh, refused } of cut) assert.deepEqual([fresh, refused], [1, []], `${dialect}, ${what}: recovered each time`);
+      const broken = links.reduce((sum, link) => sum + link.broken, 0);
+      const recovered = cut.reduce((sum, one) => sum + one.recovered, 0);
+      assert.ok(broken > cut.length * 2, `cut ${broken} times`);
+      for (const way of Object.keys(WAYS)) assert.ok(cut.some(({ what, recovered: times }) => what.startsWith(way) && times > 0), way);
+      console.log(`recovery: ${cut.length} frontends, cut ${broken} times, recovered ${recovered} times`);
+    } finally {
+      await Promise.all(links.map((link) => link.stop()));
     }
   });
 });
