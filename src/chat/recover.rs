@@ -75,7 +75,9 @@ impl Chat {
                 return Err(error);
             }
         };
-        visit.recovered.insert(session.clone(), after.ordinal);
+        // Of what it was shown a part of only it is given the rest, as part of what it missed.
+        let has_upto = after.ordinal.saturating_sub(u64::from(after.part > 0));
+        visit.recovered.insert(session.clone(), has_upto);
         shared.arrive(&visit.caller, &session, visit.reader.id()).await;
         Ok(Waiting { session, from_store, at: entered.at })
     }

@@ -22,7 +22,7 @@ async function comesBack(url, { jwt, pid, offset, dialect = 'session' }) {
   socket.connect();
   await connected(socket);
   const { recovered } = await heard.next('connection:success');
-  assert.equal(recovered, socket.recovered, 'both sides agree');
+  assert.equal(recovered, Boolean(socket.recovered), 'both sides agree');
   return { socket, heard, recovered, newPid: socket._pid !== pid };
 }
 
@@ -203,5 +203,73 @@ suite('recovery that is refused', { nodes: 2, env: ENV, agents }, (e2e) => {
     const late = await speaker(here.url, { jwt: bob.jwt, id: bob.own });
     assert.equal((await answer(late, bob.own, 'Still?')).name, 'stream:complete');
     for (const node of cluster.nodes) assert.ok(!/panicked/.test(node.log(10_000)), node.name);
+  });
+});
+
+suite('recovery within a second', { nodes: 2, env: { ...ENV, RECOVERY_WINDOW: '1s', PRESENCE_GRACE: '100ms' }, agents }, (e2e) => {
+  e2e('who was away for longer begins anew; who was here for longer does not', { timeout: 60_000 }, async (cluster) => {
+    const who = await begin(cluster);
+    const driver = await speaker(cluster.nodes[0].url, who);
+    const link = await startLink(() => cluster.nodes[1].url);
+    try {
+      const all = DIALECTS.map((dialect) => frontend(link.url, dialect, who));
+      await haveJoined(all);
+      // Longer here than the window is long.
+      await lasting(2_500);
+      link.pull();
+      link.plug();
+      await eventually(() => all.every(({ recovered }) => recovered === 1), { what: 'recovered' });
+      link.pull();
+      // Nobody else of the user is here: their stay ends with the connection.
+      close(driver.socket);
+      await lasting(2_500);
+      link.plug();
+      await eventually(() => all.every(({ fresh }) => fresh === 2), { what: 'begun anew' });
+      for (const { recovered, refused } of all) assert.deepEqual([recovered, refused], [1, []]);
+      // They are as good as new.
+      const anew = await speaker(cluster.nodes[0].url, who);
+      for (const { heard } of all) heard.events.splice(0);
+      const { payload } = await answer(anew, who.id, 'Anew');
+      for (const { dialect, family, heard } of all) {
+        await eventually(() => heard.events.some((event) => family.whole(event)?.[1] === payload.message.content), { what: `${dialect}: the answer` });
+      }
+      link.pull();
+      link.plug();
+      await eventually(() => all.every(({ recovered }) => recovered === 2), { what: 'recovered with what they were told then' });
+    } finally {
+      await link.stop();
+    }
+  });
+});
+
+suite('no recovery', { nodes: 1, env: { ...ENV, RECOVERY_WINDOW: '0' }, agents }, (e2e) => {
+  e2e('no pid, and no event ends in a string', { timeout: 60_000 }, async (cluster) => {
+    const who = await begin(cluster);
+    const link = await startLink(() => cluster.url);
+    try {
+      const all = DIALECTS.map((dialect) => frontend(link.url, dialect, who));
+      const args = all.map(({ socket }) => {
+        const last = [];
+        socket.onAny((...heard) => last.push(heard.at(-1)));
+        return last;
+      });
+      const driver = await speaker(cluster.url, who);
+      await Promise.all(all.map(({ socket, family, heard }) => eventually(() => heard.names().includes(family.joined.at(-1)) && socket.connected)));
+      await answer(driver, who.id, 'Once');
+      await eventually(() => all.every(({ family, heard }) => heard.events.some(family.isEnd)), { what: 'the answer' });
+      for (const [n, { socket, heard }] of all.entries()) {
+        assert.equal(socket._pid, undefined);
+        assert.ok(args[n].length > 1 && args[n].every((last) => typeof last !== 'string'));
+        assert.deepEqual(heard.offsets, []);
+      }
+      // One that has a pid from elsewhere is told that it is nothing here.
+      const back = await comesBack(cluster.url, { jwt: who.jwt, pid: 'x'.repeat(38), offset: '1a!x~AAAA' });
+      assert.deepEqual([back.recovered, back.socket._pid], [false, undefined]);
+      link.pull();
+      link.plug();
+      await eventually(() => all.every(({ fresh }) => fresh === 2), { what: 'begun anew' });
+    } finally {
+      await link.stop();
+    }
   });
 });

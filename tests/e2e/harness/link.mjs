@@ -9,7 +9,8 @@ const reset = (socket) => void (socket.writableEnded ? socket.destroy() : socket
 
 /**
  * A link to the server of `to`, in working order. `to` is a URL, or a function that gives one: asked again after each
- * time that the link was pulled, broke or hung, so that all of a client's requests in between reach one server.
+ * time that the link was pulled, broke or hung, or the server was not there, so that all of a client's requests in
+ * between reach one server.
  */
 export async function startLink(to) {
   const port = await freePort();
@@ -70,6 +71,11 @@ export async function startLink(to) {
     target ??= new URL(typeof to === 'function' ? to() : to);
     const server = connect({ host: target.hostname, port: Number(target.port) });
     const ends = { client, server };
+    let isThere = false;
+    server.once('connect', () => (isThere = true));
+    server.once('close', () => {
+      if (!isThere) target = undefined;
+    });
     open.add(ends);
     for (const [from, other] of [[client, server], [server, client]]) {
       from.setNoDelay(true);
