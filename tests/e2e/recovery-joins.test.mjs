@@ -6,7 +6,7 @@ import { begin, FAMILIES, roamer } from './harness/families.mjs';
 import { endAll, stream, text } from './harness/eventsource.mjs';
 import { startLink } from './harness/link.mjs';
 import { at, rest } from './harness/rest.mjs';
-import { ENV, answer, send, speaker } from './harness/recovery.mjs';
+import { ENV, QUICK, answer, send, speaker } from './harness/recovery.mjs';
 import { client, eventually, random, record, suite } from './harness.mjs';
 
 const agents = { assistant: { tokensPerSecond: 150, tokens: 60 } };
@@ -16,7 +16,7 @@ const forgetful = (socket, auth) => void (socket.auth = (give) => give({ ...auth
 
 /** A `subscribe` frontend that joins again with the last message that it has. */
 function subscriber(url, { jwt, id }) {
-  const socket = client(url, { token: jwt, reconnectionDelay: 20, reconnectionDelayMax: 100 });
+  const socket = client(url, { token: jwt, ...QUICK });
   forgetful(socket, { token: jwt });
   const one = { socket, heard: record(socket), ids: [], texts: new Map(), fresh: 0, wrong: [] };
   let last;
@@ -56,7 +56,7 @@ suite('coming back without recovery', { nodes: 3, env: ENV, agents }, (e2e) => {
       const roamers = [];
       for (let n = 0; n < 5; n += 1) {
         subscribers.push(subscriber(await link(), who));
-        const device = await roamer(await link(), who, { reconnectionDelay: 20, reconnectionDelayMax: 100 });
+        const device = await roamer(await link(), who, { ...QUICK });
         forgetful(device.socket, { token: who.jwt, dialect: 'session' });
         roamers.push(device);
       }

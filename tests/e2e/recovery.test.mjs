@@ -7,7 +7,7 @@ import { begin, FAMILIES } from './harness/families.mjs';
 import { startLink } from './harness/link.mjs';
 import { readOffset } from './harness/offset.mjs';
 import { at, makeSession, rest } from './harness/rest.mjs';
-import { DIALECTS, ENV, frontend, haveJoined, sameStories, send, speaker, story, talk, theEnd } from './harness/recovery.mjs';
+import { DIALECTS, ENV, QUICK, frontend, haveJoined, sameStories, send, speaker, story, talk, theEnd } from './harness/recovery.mjs';
 import { close, eventually, ok, open, random, rawWebSocket, sessionId, suite, token } from './harness.mjs';
 
 const agents = {
@@ -156,7 +156,7 @@ suite('recovery', { nodes: 3, env: ENV, agents }, (e2e) => {
     const wanderer = async (n) => {
       const link = await startLink(() => dice.pick(cluster.nodes).url);
       links.push(link);
-      const one = await open(link.url, { token: jwt, auth: { dialect: 'session' }, reconnectionDelay: 20, reconnectionDelayMax: 100 });
+      const one = await open(link.url, { token: jwt, auth: { dialect: 'session' }, ...QUICK });
       const { socket, heard } = one;
       const wanted = new Set();
       let ready;
@@ -212,7 +212,7 @@ suite('recovery', { nodes: 3, env: ENV, agents }, (e2e) => {
       for (let n = 0; n < 6; n += 1) {
         const link = await startLink(() => dice.pick(cluster.nodes).url);
         links.push(link);
-        const one = await open(link.url, { token: jwt, auth: { dialect: 'session' }, reconnectionDelay: 20, reconnectionDelayMax: 100 });
+        const one = await open(link.url, { token: jwt, auth: { dialect: 'session' }, ...QUICK });
         for (const id of ids) await ok(one.socket, 'session:join', { sessionId: id });
         readers.push(one);
         one.socket.on('connect', () => assert.ok(one.socket.recovered));

@@ -10,12 +10,18 @@ export const DIALECTS = ['session', 'subscribe', 'conversation', 'persona'];
 export const ENV = { MAX_CONNECTIONS_PER_USER: '0', WS_EVENTS_PER_SECOND: '0' };
 
 /**
+ * A client's patience, shortened where it is waited for. `timeout`: Node's WebSocket, where the connection ends with the
+ * very bytes that open it, tells nobody, and the stock client gives it twenty seconds.
+ */
+export const QUICK = { reconnectionDelay: 20, reconnectionDelayMax: 200, timeout: 2_000 };
+
+/**
  * A frontend: it joins when it is connected, unless its connection was recovered. `again(one)` gives what it emits all the
  * same where it was recovered.
  */
 export function frontend(url, dialect, { jwt, id }, { again = () => [], ...options } = {}) {
   const family = FAMILIES[dialect];
-  const socket = client(url, { token: jwt, reconnectionDelay: 20, reconnectionDelayMax: 200, ...options });
+  const socket = client(url, { token: jwt, ...QUICK, ...options });
   const one = { dialect, family, socket, heard: record(socket), recovered: 0, fresh: 0, refused: [] };
   socket.on('connect', () => {
     if (socket.recovered) {
