@@ -6,7 +6,7 @@ import { begin, written } from './harness/families.mjs';
 import { startLink } from './harness/link.mjs';
 import { at, rest } from './harness/rest.mjs';
 import { DIALECTS, ENV, answer, frontend, haveJoined, sameStories, send, speaker, talk, theEnd } from './harness/recovery.mjs';
-import { ask, eventually, lasting, metrics, ok, random, sessionId, suite, token } from './harness.mjs';
+import { ask, eventually, lasting, metrics, ok, sessionId, suite, token } from './harness.mjs';
 
 const agents = { assistant: { tokensPerSecond: 150, tokens: 30 }, slow: { tokensPerSecond: 60, tokens: 90 } };
 
@@ -134,6 +134,8 @@ suite('recovery on another node', { nodes: 2, env: { ...ENV, SHUTDOWN_GRACE: '10
         const guest = frontend(link.url, 'session', { jwt: token({ sub }), id }, { transports });
         await haveJoined([guest]);
         await host.heard.next('user:joined', ({ userId }) => userId === sub);
+        // No answer to a poll is on its way: Node's XMLHttpRequest never ends where one breaks off.
+        await ok(guest.socket, 'session:leave', { sessionId: 'none' });
         away.now = true;
         link.hang();
         await eventually(() => guest.recovered === 1, { what: 'back' });
@@ -188,7 +190,6 @@ suite('recovery while something is away', { nodes: 2, proxied: true, fresh: true
       const [here, there] = cluster.nodes;
       await crowd(cluster, here, [there], async ({ who, cut, whole, links, driver, away }) => {
         await talk(driver, who.id);
-        await eventually(() => cut.every((one) => one.dialect === 'persona' || one.heard.names().includes('message:deleted') || one.dialect !== 'session'));
         if (how === 'freezes') cluster.redis.pause();
         else await cluster.redis.child.stop('SIGKILL');
         away.now = true;
