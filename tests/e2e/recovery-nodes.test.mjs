@@ -131,6 +131,8 @@ suite('recovery on another node', { nodes: 2, env: { ...ENV, SHUTDOWN_GRACE: '10
       for (const transports of [['websocket'], ['polling']]) {
         const sub = `guest-${transports[0]}`;
         away.now = false;
+        link.pull(); // the next connection asks where to go
+        link.plug();
         const guest = frontend(link.url, 'session', { jwt: token({ sub }), id }, { transports });
         await haveJoined([guest]);
         await host.heard.next('user:joined', ({ userId }) => userId === sub);
@@ -138,7 +140,7 @@ suite('recovery on another node', { nodes: 2, env: { ...ENV, SHUTDOWN_GRACE: '10
         await ok(guest.socket, 'session:leave', { sessionId: 'none' });
         away.now = true;
         link.hang();
-        await eventually(() => guest.recovered === 1, { what: 'back' });
+        await eventually(() => guest.recovered === 1, { what: `back on ${transports}` });
         await eventually(async () => (await metrics(here)).sum('socket_io_connected') === 1, { within: 5_000, what: 'replaced' });
         // Longer than a user counts as there whose last connection is gone.
         await lasting(1_500);
