@@ -141,7 +141,7 @@ suite('recovery on another node', { nodes: 2, env: { ...ENV, SHUTDOWN_GRACE: '10
         away.now = true;
         link.hang();
         await eventually(() => guest.recovered === 1, { what: `back on ${transports}` });
-        await eventually(async () => (await metrics(here)).sum('socket_io_connected') === 1, { within: 5_000, what: 'replaced' });
+        await eventually(async () => (await metrics(here)).sum('socket_io_connected') === 1, { within: 5_000, what: `replaced on ${transports}` });
         // Longer than a user counts as there whose last connection is gone.
         await lasting(1_500);
         assert.deepEqual(host.heard.of('user:left'), []);
