@@ -92,7 +92,8 @@ impl Chat {
             }
         };
         drop(turn);
-        visit.recovered.insert(session.clone(), after.ordinal);
+        // Of what it was shown a part of only it is given the rest, as part of what it missed.
+        visit.recovered.insert(session.clone(), after.has_upto());
         shared.arrive(&visit.caller, &session, visit.reader.id()).await;
         Ok(Waiting { session, from_store, at: entered.at })
     }

@@ -230,7 +230,8 @@ impl Hub {
             let id = reader.id();
             let before = match start {
                 Start::Now(_) => stored,
-                Start::After(cursor) => cursor.has_upto(),
+                // It may say that it has what there is not yet.
+                Start::After(cursor) => cursor.has_upto().min(stored),
             };
             let is_new = state.members.add(reader.clone(), standing, behind, before);
             if is_new {

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::inbox::Packet;
 use super::line::Line;
 use crate::dialect::Frame;
+use crate::net::Transport;
 use crate::telemetry::metrics;
 
 /// What a socket counts as that has not settled on a dialect.
@@ -69,6 +70,15 @@ impl Place {
             self.send(&frame);
         }
         *self.closes_at.insert(Instant::now() + wait)
+    }
+
+    /// What carried it was closed. A client that polls may never come by to find that out, and
+    /// socketioxide would keep its socket until a ping is not answered.
+    pub(super) fn forget(&self) {
+        if self.line.outbound.transport() == Transport::Polling {
+            // Nobody is told: its requests are refused. Full or closed: then it is kept for so long.
+            let _ = self.socket.clone().disconnect();
+        }
     }
 
     /// Says that the connection has reached its age, and closes it.

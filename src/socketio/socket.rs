@@ -227,6 +227,7 @@ impl Session {
             tokio::select! {
                 biased;
                 () = self.place.closed.cancelled() => return,
+                () = self.place.line.outbound.closed() => return self.place.forget(),
                 () = edge.draining.cancelled() => return self.go_away().await,
                 () = self.outlet.drained() => self.resume(),
                 session = self.outlet.revoked() => self.revoke(session).await,

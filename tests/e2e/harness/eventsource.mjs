@@ -84,6 +84,8 @@ function follow(asked, response, agent) {
   const line = (one) => {
     if (one === '') {
       if (block.data.length) reader.events.push({ id: block.id, event: block.event, data: JSON.parse(block.data.join('\n')), at: performance.now() });
+      // An event that broke off counts for nothing, its id neither.
+      if (block.id !== undefined) reader.lastEventId = block.id;
       block = { event: '', data: [], id: undefined };
       return;
     }
@@ -91,7 +93,7 @@ function follow(asked, response, agent) {
     const [, field, value] = /^([^:]*):? ?(.*)$/s.exec(one); // s: U+2028 ends no line here
     if (field === 'data') block.data.push(value);
     else if (field === 'event') block.event = value;
-    else if (field === 'id') [block.id, reader.lastEventId] = [value, value];
+    else if (field === 'id') block.id = value;
     else if (field === 'retry') reader.retry = Number(value);
     else assert.fail(`an unknown field: ${one}`);
   };
