@@ -165,7 +165,7 @@ pub static VARIABLES: &[Variable] = &[
     variable("PING_INTERVAL", Duration, Is("25s"), "how often a client is pinged"),
     variable("PING_TIMEOUT", Duration, Is("20s"), "how long its answer may take"),
     variable("PAYLOAD_MAX", Bytes, Is("1MiB"), "the largest payload a client may send"),
-    variable("SOCKET_BUFFER_MAX", Bytes, Is("64KiB"), "unwritten bytes beyond which a socket counts as slow"),
+    variable("SOCKET_BUFFER_MAX", Bytes, Is("64KiB"), "the most unwritten bytes that a socket is given; a slow one is given fewer"),
     variable("SOCKET_STALL_TIMEOUT", Duration, Is("30s"), "a peer that takes no byte for this long is closed"),
     variable("SOCKET_COMMANDS_MAX", Number, Is("64"), "commands of one socket that may wait to be handled"),
     variable("JOINED_SESSIONS_MAX", Number, Is("100"), "sessions that one socket may have joined"),

@@ -199,6 +199,10 @@ impl Vocabulary for ConversationDialect {
         "conversation"
     }
 
+    fn forgets_on_join(&self) -> bool {
+        true
+    }
+
     fn shown(&self) -> &'static [EventSpec] {
         SHOWN
     }

@@ -191,6 +191,13 @@ pub trait Vocabulary: Send + Sync {
     /// it.
     fn encode(&self, session: &SessionId, shown: Shown<'_>) -> Vec<Frame>;
 
+    /// Whether its frontends forget the text of a running answer when they have joined, also where
+    /// they were in the session already: whoever joins again is shown it again then, from its
+    /// start, after what says so.
+    fn forgets_on_join(&self) -> bool {
+        false
+    }
+
     /// Says that somebody came or went. `None` where this dialect has no word for it.
     fn presence(&self, _change: &PresenceChange) -> Option<Frame> {
         None

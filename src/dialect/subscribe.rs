@@ -200,6 +200,10 @@ impl Vocabulary for SubscribeDialect {
         "subscribe"
     }
 
+    fn forgets_on_join(&self) -> bool {
+        true
+    }
+
     fn shown(&self) -> &'static [EventSpec] {
         SHOWN
     }

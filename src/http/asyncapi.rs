@@ -218,7 +218,9 @@ const ABOUT: &str = "What is said over sockets, each of which speaks one dialect
     session may have readers of all kinds at once, on any node; each hears it in its own \
     words.\n\nEach event of a client may ask for an acknowledgement: `{ \"ok\": true, … }`, or \
     `{ \"ok\": false, \"error\": { \"code\", \"message\", … } }`. Where it asks for none, a refusal \
-    comes as the dialect's error event. TypeScript types of all this are in `clients/typescript`.";
+    comes as the dialect's error event. An event that moves a socket's place in its sessions has a \
+    second argument, a string that socket.io-client keeps for the recovery of its connection; no \
+    payload here describes it. TypeScript types of all this are in `clients/typescript`.";
 
 #[cfg(test)]
 mod tests {

@@ -269,6 +269,21 @@ impl Members {
         }
     }
 
+    /// Offers a member nothing before [`Members::admit`]; one that is live stands at `place`. `None`
+    /// for one that waits for the store.
+    pub(super) fn hold(&mut self, reader: ReaderId, place: Behind) -> Option<&mut Behind> {
+        let index = self.index(reader)?;
+        let member = &mut self.all[index];
+        let waits = |behind: &Behind| behind.is_lost || !behind.missed.is_empty();
+        if member.behind.as_ref().is_some_and(waits) {
+            return None;
+        }
+        member.stay(|| place);
+        let behind = member.behind.as_mut()?;
+        behind.held = true;
+        Some(behind)
+    }
+
     /// Gives a member what it waits for.
     pub(super) fn supply(&mut self, reader: ReaderId, from_store: FromStore) {
         let Some(index) = self.index(reader) else { return };

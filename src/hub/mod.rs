@@ -173,7 +173,8 @@ impl Hub {
 
     /// Makes a reader a member of a session, standing at `start`. Nothing is offered to it before
     /// [`Hub::go_live`], and nothing in between is missed. A reader that is a member keeps its
-    /// place, with the new standing.
+    /// place, with the new standing; where its frontends forget the text of running answers when
+    /// they join ([`crate::dialect::Vocabulary::forgets_on_join`]), it is shown that again.
     ///
     /// `stored` is the ordinal of the session's last message, read from the store before: where the
     /// log has none, cursors say that everything after that is to be had from the store.
@@ -236,6 +237,8 @@ impl Hub {
             let is_new = state.members.add(reader.clone(), standing, behind, before);
             if is_new {
                 reader.stands(session, Stand::Joining);
+            } else if self.shared.dialects.vocabulary(reader.dialect()).forgets_on_join() {
+                state.show_running_again(id);
             }
             let at = state.members.place(id, &state.cursor);
             let active = state.active();

@@ -206,6 +206,20 @@ impl Found {
 }
 
 impl TailState {
+    /// A member joins again whose frontend forgets the text of running answers by that: of each it
+    /// is told anew, and shown all of it. One that is to be brought on from the store is so anyway.
+    pub(super) fn show_running_again(&mut self, id: ReaderId) {
+        let place = Behind::at(self.applied, &self.cursor);
+        let Some(behind) = self.members.hold(id, place) else { return };
+        for running in &self.running {
+            let has_some = text(&behind.cursor, running.generation).is_some();
+            if has_some && has_running(&behind.cursor, running) != Has::Over {
+                forget(&mut behind.cursor, running.generation);
+                behind.found.push(Found::of(running, false));
+            }
+        }
+    }
+
     /// Tells a reader where it stands that is about to be offered what it is owed: where it joined,
     /// with what the store gave it beside that.
     pub(super) fn settle_place(&self, id: ReaderId, from_store: &FromStore) {

@@ -158,11 +158,13 @@ impl TailState {
     }
 
     /// Whether all is kept that happened after the message of an ordinal, where the log had
-    /// nothing then. It may have been lost since: so it has to begin with the message that follows.
+    /// nothing then. It may have been lost since: so it has to begin with the message that follows,
+    /// or there is none.
     fn begins_after(&self, ordinal: u64) -> bool {
         let mut ordinals = self.recent.iter().map(|recent| place::ordinal(&recent.event.kind));
-        self.held_from.seq == 0
-            && ordinals.find(|first| *first > 0).is_some_and(|first| first - 1 == ordinal)
+        let first = ordinals.find(|first| *first > 0);
+        let before = first.map_or(self.cursor.ordinal, |first| first - 1);
+        self.held_from.seq == 0 && before == ordinal
     }
 
     /// Whether a cursor may tell of something that this tail has not heard yet.

@@ -7,7 +7,7 @@ import { client, eventually, ok, open, record } from '../harness.mjs';
 export const DIALECTS = ['session', 'subscribe', 'conversation', 'persona'];
 
 /** Limits that clients which come back often would run into. */
-export const ENV = { MAX_CONNECTIONS_PER_USER: '0', WS_EVENTS_PER_SECOND: '0' };
+export const ENV = { MAX_CONNECTIONS_PER_USER: '0', SOCKET_EVENTS_MAX: '0' };
 
 /**
  * A client's patience, shortened where it is waited for. `timeout`: Node's WebSocket, where the connection ends with the
@@ -19,14 +19,14 @@ export const QUICK = { reconnectionDelay: 20, reconnectionDelayMax: 200, timeout
  * A frontend: it joins when it is connected, unless its connection was recovered. `again(one)` gives what it emits all the
  * same where it was recovered.
  */
-export function frontend(url, dialect, { jwt, id }, { again = () => [], ...options } = {}) {
+export function frontend(url, dialect, { jwt, id }, { again, ...options } = {}) {
   const family = FAMILIES[dialect];
   const socket = client(url, { token: jwt, ...QUICK, ...options });
-  const one = { dialect, family, socket, heard: record(socket), recovered: 0, fresh: 0, refused: [] };
+  const one = { dialect, family, socket, heard: record(socket), recovered: 0, fresh: 0, refused: [], joinsAgain: again !== undefined };
   socket.on('connect', () => {
     if (socket.recovered) {
       one.recovered += 1;
-      for (const event of again(one)) socket.emit(...event);
+      for (const event of again?.(one) ?? []) socket.emit(...event);
     } else {
       one.fresh += 1;
       socket.emit(...family.join(id));
@@ -46,13 +46,22 @@ export const haveJoined = (all) =>
 const BESIDE = /^(presence|user|connection|typing|server):|^(subscribed|chat:(joined|session|user-.*|typing))$/;
 const sessionOf = (payload) => payload?.sessionId ?? payload?.conversationId ?? payload?.message?.sessionId;
 
-/** What it was told of the conversation; the chunks of one answer that follow each other as one. */
-export function story({ family, heard }, session) {
+/**
+ * What it was told of the conversation; the chunks of one answer that follow each other as one. Frontends that join again
+ * may be told to forget a running answer, and are told all of it then.
+ */
+export function story({ family, heard, joinsAgain }, session) {
   const told = [];
   for (const event of heard.events) {
     if (BESIDE.test(event.name) || (session && sessionOf(event.payload) !== session)) continue;
     if (event.name === 'messages:missed' && event.payload.messages.length === 0) continue;
     const chunk = family.chunk(event);
+    if (joinsAgain && family.isReset(event)) {
+      const begins = family.answer.includes(event.name); // as an answer's first event, too
+      if (told.at(-1)?.[0] === 'text') told.pop();
+      else if (begins && told.at(-1)?.[0] !== event.name) told.push([event.name, event.payload]);
+      continue;
+    }
     if (chunk === undefined || family.isLast(event)) told.push([event.name, event.payload]);
     else if (told.at(-1)?.[0] === 'text') told.at(-1)[1] += chunk;
     else told.push(['text', chunk]);
