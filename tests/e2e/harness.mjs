@@ -301,7 +301,7 @@ export async function createDatabase() {
   url.pathname = `/${name}`;
   const psql = async (at, sql) => {
     const args = ['--no-psqlrc', '--quiet', '--tuples-only', '--no-align', '--set=ON_ERROR_STOP=1', '--command', sql, at];
-    const { stdout } = await run('psql', args, { env: baseEnv(), timeout: 15_000 });
+    const { stdout } = await run('psql', args, { env: baseEnv(), timeout: 15_000, maxBuffer: 256 * 1024 * 1024 });
     return stdout.trimEnd();
   };
   await psql(server, `CREATE DATABASE ${name}`);
