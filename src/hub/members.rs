@@ -332,16 +332,6 @@ impl Members {
         }
     }
 
-    /// The log has brought what those that are live were shown before: they stand there. Who stands
-    /// apart hears so with what comes next.
-    pub(super) fn pass(&self, session: &SessionId, live: &Cursor) {
-        for member in &self.all {
-            if member.behind.is_none() && member.apart.is_none() {
-                member.reader.stands(session, Stand::At(live));
-            }
-        }
-    }
-
     /// Those that were not handed something because they stand apart.
     pub(super) fn passed(&mut self) -> Vec<ReaderId> {
         std::mem::take(&mut self.passed)

@@ -410,8 +410,6 @@ impl TailState {
         if let Some(recent) = shown {
             recent.position.get_or_insert(position);
         }
-        // What they were shown then told them no place, and may be the last for long.
-        self.members.pass(&self.session, &self.cursor);
     }
 
     /// Keeps an event that was shown, and drops the oldest where there are too many.

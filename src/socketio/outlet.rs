@@ -44,7 +44,6 @@ pub(super) struct Outlet {
     has_revocations: Notify,
     /// Where it goes on from the store.
     pub(super) behind: Due,
-    has_moved: Notify,
     disconnecting: AtomicBool,
 }
 
@@ -81,7 +80,6 @@ impl Outlet {
             revocations: Mutex::default(),
             has_revocations: Notify::new(),
             behind: Due::default(),
-            has_moved: Notify::new(),
             disconnecting: AtomicBool::new(false),
         }
     }
@@ -138,14 +136,6 @@ impl Outlet {
     /// Tells the client where it stands, where no event has done that.
     pub(super) fn tell_place(&self) {
         self.change_places(|_| {});
-    }
-
-    /// Waits until the hub says of a new place, of which the client is to be told.
-    ///
-    /// # Cancel safety
-    /// Safe.
-    pub(super) async fn moved(&self) {
-        self.has_moved.notified().await;
     }
 
     fn places(&self) -> MutexGuard<'_, Places> {
@@ -246,8 +236,6 @@ impl Reader for Outlet {
             Stand::At(cursor) => {
                 let at = offset::of(self.dialect(), session, cursor);
                 self.places().settle(session, at.into());
-                // Told by its task, once: many may come at a time.
-                self.has_moved.notify_one();
             }
             Stand::Past(cursor) => {
                 let at = offset::of(self.dialect(), session, cursor);

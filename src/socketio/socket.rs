@@ -239,7 +239,6 @@ impl Session {
                 () = self.outlet.drained() => self.resume(),
                 session = self.outlet.revoked() => self.revoke(session).await,
                 session = self.outlet.behind.next() => self.go_on_from_store(session).await,
-                () = self.outlet.moved() => self.outlet.tell_place(),
                 () = sleep_until(self.again_at), if self.is_owed() => {
                     closed.run_until_cancelled(self.go_on()).await;
                 }
@@ -343,7 +342,6 @@ impl Session {
                 () = sleep_until(close_at) => return self.place.line.outbound.close_transport(),
                 () = self.outlet.drained() => self.resume(),
                 session = self.outlet.revoked() => self.revoke(session).await,
-                () = self.outlet.moved() => self.outlet.tell_place(),
                 Some(packet) = self.place.commands.recv() => self.carry_out(packet).await,
             }
         }

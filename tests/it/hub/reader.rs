@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokencast::adapter::{Feed, News};
 use tokencast::dialect::{DialectIndex, Dialects, Frame, offset};
 use tokencast::domain::{Chunk, Cursor, Event, GenerationId, Position, SessionId, Signal, UserId};
-use tokencast::hub::{Offer, Reader, ReaderId, Stand};
+use tokencast::hub::{Offer, Reader, ReaderId};
 
 const DIALECTS_MAX: usize = 8;
 
@@ -38,7 +38,6 @@ pub struct TestReader {
     shown: Mutex<Vec<(String, Value)>>,
     frames: Mutex<Vec<Frame>>,
     cursor: Mutex<Option<Cursor>>,
-    stood: Mutex<Option<Cursor>>,
 }
 
 impl TestReader {
@@ -60,7 +59,6 @@ impl TestReader {
             shown: Mutex::default(),
             frames: Mutex::default(),
             cursor: Mutex::default(),
-            stood: Mutex::default(),
         })
     }
 
@@ -89,11 +87,6 @@ impl TestReader {
     /// The last cursor that it was told.
     pub fn cursor(&self) -> Option<Cursor> {
         self.cursor.lock().unwrap().clone()
-    }
-
-    /// Where the hub said last, beside frames, that it stands.
-    pub fn stood(&self) -> Option<Cursor> {
-        self.stood.lock().unwrap().clone()
     }
 
     /// What it may not see any more, each time it was told.
@@ -182,11 +175,6 @@ impl Reader for TestReader {
     }
     fn revoke(&self, session: &SessionId) {
         self.revoked.lock().unwrap().push(session.clone());
-    }
-    fn stands(&self, _: &SessionId, stand: Stand<'_>) {
-        if let Stand::At(cursor) | Stand::Past(cursor) = stand {
-            *self.stood.lock().unwrap() = Some(cursor.clone());
-        }
     }
     fn disconnect(&self) {
         self.disconnected.fetch_add(1, Ordering::SeqCst);

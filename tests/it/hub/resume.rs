@@ -577,30 +577,6 @@ async fn an_answer_that_was_shown_before_the_log_had_it_does_not_come_again() {
     assert_eq!(names(&after.shown()), ["new"]);
 }
 
-/// And where nothing comes after, its place is told by itself once the log has it.
-#[tokio::test]
-async fn what_was_shown_before_the_log_had_it_does_not_come_again_from_the_place_it_is_told_then() {
-    let (shared, session) = (SharedMemory::default(), session());
-    let a = told_node(&shared);
-    let mut talk = Talk::new(&session);
-    let log = &*a.adapter;
-    let first = reader();
-    watch(&a, &session, &first, Standing::Belongs).await;
-    talk.say(log).await;
-    talk.start(log).await;
-    talk.grow(log, 0, "text").await;
-    let end = talk.finish(0, 0);
-    a.adapter.show_event(&session, end.clone());
-    log.append_event(&session, end).await.unwrap();
-    assert_eq!(names(&first.shown()).last(), Some(&"completed"));
-    let left = first.stood().unwrap();
-    let (same, _) = go_on(&a, &talk, &left).await;
-    let (other, _) = go_on(&told_node(&shared), &talk, &left).await;
-    assert!(same.shown().is_empty() && other.shown().is_empty());
-    talk.say(log).await;
-    assert_eq!(names(&same.shown()), ["new"]);
-}
-
 #[tokio::test]
 async fn an_answer_that_a_reader_finds_running_is_told_of_before_its_text() {
     let (shared, session) = (SharedMemory::default(), session());
