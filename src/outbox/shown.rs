@@ -10,6 +10,10 @@ use crate::store::Outgoing;
 /// Of how many sessions it is remembered how far they were shown; of others it is read once more.
 const SESSIONS_MAX: usize = 4096;
 
+/// How many revisions back it is looked for what was not heard of: what is older than the last events
+/// that a tail knows by their ids would be shown twice.
+const LOOK_BACK: u64 = 256;
+
 /// Up to which revision this node's readers were shown what the log does not have.
 #[derive(Default)]
 pub(super) struct ShownHere(Mutex<HashMap<SessionId, u64>>);
@@ -35,7 +39,7 @@ impl Outbox {
     /// elsewhere: they may not have heard that either. What they have is recognised by its id.
     pub(super) async fn show(&self, outgoing: &Outgoing) {
         let Outgoing { session, revision, event } = outgoing;
-        let upto = self.shown.upto(session);
+        let upto = self.shown.upto(session).max(revision.saturating_sub(LOOK_BACK + 1));
         if upto + 1 < *revision {
             match self.store.told_between(session, upto, *revision).await {
                 Ok(earlier) => {

@@ -122,9 +122,15 @@ impl Outlet {
         self.revocations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the client nothing more of where it stands: it comes back with what it has.
+    /// Shows the client nothing more, and tells it nothing of where it stands: it comes back with
+    /// what it has.
     pub(super) fn ends(&self) {
-        *self.places() = Places::default();
+        *self.places() = Places::ended();
+    }
+
+    /// It is in a session no more, nor does it go on there.
+    pub(super) fn gives_up(&self, session: &SessionId) {
+        self.change_places(|places| places.give_up(session));
     }
 
     /// Tells the client where it stands, where no event has done that.
@@ -193,6 +199,10 @@ impl Reader for Outlet {
 
     fn offer(&self, frames: &[Frame]) -> Offer {
         let mut places = self.places();
+        if places.has_ended() {
+            // It would come without its offset, and so once more on the next connection.
+            return Offer::Gone;
+        }
         let bytes: u64 = frames.iter().map(bytes).sum();
         let outstanding = self.line.outbound.outstanding();
         if outstanding > 0 && outstanding + bytes > self.allowance.bytes() {

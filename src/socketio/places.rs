@@ -11,7 +11,11 @@ use crate::domain::SessionId;
 pub(super) struct Places {
     /// The offset of a socket that is in this session only; `None` while it joins.
     all: Vec<(SessionId, Option<Arc<str>>)>,
+    /// Those in which it is still to go on: it stands there as its client told, whatever becomes of
+    /// a try to join them.
+    owed: Vec<SessionId>,
     told: Told,
+    has_ended: bool,
 }
 
 /// What offset the client has.
@@ -29,13 +33,25 @@ enum Told {
 impl Places {
     /// Those of a socket that goes on in these sessions, whose client has told so.
     pub(super) fn recovered(all: impl IntoIterator<Item = (SessionId, Arc<str>)>) -> Self {
-        let all = all.into_iter().map(|(session, offset)| (session, Some(offset))).collect();
-        Self { all, told: Told::Present }
+        let all: Vec<_> =
+            all.into_iter().map(|(session, offset)| (session, Some(offset))).collect();
+        let owed = all.iter().map(|(session, _)| session.clone()).collect();
+        Self { all, owed, told: Told::Present, has_ended: false }
     }
 
     /// Those of a socket that begins anew, whose client may have the offset of an earlier one.
     pub(super) fn begun_anew() -> Self {
-        Self { all: Vec::new(), told: Told::Older }
+        Self { told: Told::Older, ..Self::default() }
+    }
+
+    /// Those of a socket that is shown nothing more.
+    pub(super) fn ended() -> Self {
+        Self { has_ended: true, ..Self::default() }
+    }
+
+    /// Whether it is shown nothing more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
     }
 
     /// It joins a session. Where it is in it already, it keeps its place.
@@ -48,6 +64,7 @@ impl Places {
 
     /// It stands there in a session, and is offered what comes after.
     pub(super) fn settle(&mut self, session: &SessionId, offset: Arc<str>) {
+        self.owed.retain(|owed| owed != session);
         if let Some((_, place)) = self.all.iter_mut().find(|(known, _)| known == session)
             && place.as_ref() != Some(&offset)
         {
@@ -56,8 +73,16 @@ impl Places {
         }
     }
 
-    /// It is in a session no more.
+    /// It is in a session no more, unless it is still to go on there.
     pub(super) fn leave(&mut self, session: &SessionId) {
+        if !self.owed.contains(session) {
+            self.give_up(session);
+        }
+    }
+
+    /// It is in a session no more, and does not go on there.
+    pub(super) fn give_up(&mut self, session: &SessionId) {
+        self.owed.retain(|owed| owed != session);
         let before = self.all.len();
         self.all.retain(|(known, _)| known != session);
         if self.all.len() < before {
@@ -200,6 +225,22 @@ mod tests {
         assert_eq!(show(&mut places, &offset("b", 2)), both(&offset("a", 1), &offset("b", 2)));
         places.settle(&session("a"), offset("a", 1));
         assert_eq!(places.untold(), None);
+    }
+
+    #[test]
+    fn who_cannot_go_on_yet_keeps_the_place_that_its_client_told() {
+        let all = [(session("a"), offset("a", 1)), (session("b"), offset("b", 1))];
+        let mut places = Places::recovered(all);
+        places.join(&session("b"));
+        places.leave(&session("b"));
+        assert_eq!(places.untold(), None, "it joined, and what it missed could not be had");
+        assert_eq!(show(&mut places, &offset("a", 2)), both(&offset("a", 2), &offset("b", 1)));
+        places.settle(&session("b"), offset("b", 1));
+        places.leave(&session("b"));
+        assert_eq!(places.untold().as_deref(), Some(&*offset("a", 2)), "it went on, and left");
+        places.tells(&offset("a", 2));
+        places.give_up(&session("a"));
+        assert_eq!(places.untold().as_deref(), Some(UNRECOVERABLE));
     }
 
     #[test]

@@ -24,7 +24,6 @@ use super::{Edge, NAMESPACE};
 use crate::chat::{Caller, Owed, Visit, Wants};
 use crate::dialect::{Dialect, Dialects, Greeting};
 use crate::domain::{Command, Error, ErrorCode, Reply, SessionId, Timestamp};
-use crate::hub::{Reader, Stand};
 use crate::telemetry::metrics::{connects, disconnects};
 
 /// How long a socket waits before it tries again to go on where it cannot.
@@ -170,7 +169,7 @@ impl Session {
             match edge.chat.recover(visit, owed.access.clone(), &owed.after).await {
                 Ok(waiting) => edge.chat.go_live(visit, waiting),
                 Err(error) if error.code == ErrorCode::NotFound => {
-                    self.outlet.stands(session, Stand::Left);
+                    self.outlet.gives_up(session);
                     self.place.send(&self.place.line.dialect().revoked(session));
                 }
                 Err(error) => {
@@ -213,6 +212,15 @@ impl Session {
             _ => return false,
         };
         self.owed.iter().any(|owed| owed.access.session.id == *session)
+    }
+
+    /// Does not go on in a session any more, where that is still to be done.
+    fn give_up(&mut self, session: &SessionId) {
+        let before = self.owed.len();
+        self.owed.retain(|owed| owed.access.session.id != *session);
+        if self.owed.len() < before {
+            self.outlet.gives_up(session);
+        }
     }
 
     /// Carries out commands until the socket closes, the node drains, or its time is up.
@@ -258,6 +266,9 @@ impl Session {
             }
             Err(error) => (String::new(), Err(error)),
         };
+        if let Ok(Command::Leave { session }) = &command {
+            self.give_up(session);
+        }
         self.place.tally();
         let edge = &self.place.line.edge;
         edge.received.of(&event).increment(1);
@@ -318,7 +329,7 @@ impl Session {
             return;
         }
         self.place.send(&line.dialect().revoked(&session));
-        self.outlet.stands(&session, Stand::Left);
+        self.outlet.gives_up(&session);
         line.edge.chat.revoked(visit, &session).await;
     }
 

@@ -235,6 +235,23 @@ async fn what_cannot_be_appended_is_shown_here_after_what_others_stored_before()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_busy_session_nothing_is_shown_twice_here() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node();
+    let session = cluster.session().await;
+    let reader = live(&node.hub, &session).await;
+    for outgoing in cluster.said(&session, 600).await {
+        node.outbox.deliver(&outgoing).await.unwrap();
+    }
+    cluster.is_empty().await;
+    assert_eq!(shown(&reader), 600);
+    node.adapter.down.store(true, Ordering::SeqCst);
+    let next = cluster.said(&session, 1).await;
+    node.outbox.deliver_or_show(&next[0], Duration::from_secs(1)).await;
+    assert_eq!(shown(&reader), 601);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_log_is_away_a_nodes_own_readers_are_shown_it_and_the_others_later() {
     let cluster = Cluster::new().await;
     let (a, b) = (cluster.node(), cluster.node());

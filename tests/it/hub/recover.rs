@@ -277,6 +277,8 @@ fn seed() -> u64 {
 #[tokio::test]
 async fn from_every_frame_in_every_vocabulary_what_was_missed_follows_once() {
     let mut random = Random(seed());
+    // In one round, to one vocabulary, there may be nothing to tell.
+    let mut told = 0;
     for (round, dialect) in all().into_iter().cycle().take(10).enumerate() {
         let log = if round % 2 == 0 { 4 } else { 512 };
         let (shared, session) = (SharedMemory::default(), session());
@@ -346,8 +348,9 @@ async fn from_every_frame_in_every_vocabulary_what_was_missed_follows_once() {
                 }
             }
         }
-        assert!(uncut.said.len() > 3 || uncut.said.iter().any(|said| !said.is_empty()));
+        told += uncut.said.len();
     }
+    assert!(told > 10, "there was something to miss");
 }
 
 #[tokio::test]
