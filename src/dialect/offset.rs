@@ -125,9 +125,9 @@ pub fn read(text: &str, dialects: usize) -> Result<Offset, InvalidOffset> {
 
 /// Numbers are LEB128.
 fn packed(cursor: &Cursor) -> Vec<u8> {
-    let Cursor { position, part, ordinal, texts } = cursor;
+    let Cursor { position, part, ordinal, given, texts } = cursor;
     let mut bytes = Vec::with_capacity(24 + texts.len() * 24);
-    for number in [position.epoch, position.seq, u64::from(*part), *ordinal] {
+    for number in [position.epoch, position.seq, u64::from(*part), *ordinal, *given] {
         put(&mut bytes, number);
     }
     for text in texts {
@@ -142,7 +142,7 @@ fn unpacked(mut bytes: &[u8]) -> Option<Cursor> {
     let mut next = || take(&mut bytes);
     let position = Position { epoch: next()?, seq: next()? };
     let part = u8::try_from(next()?).ok()?;
-    let ordinal = next()?;
+    let (ordinal, given) = (next()?, next()?);
     let mut texts = Vec::new();
     while !bytes.is_empty() {
         let (id, rest) = bytes.split_first_chunk::<16>()?;
@@ -152,7 +152,7 @@ fn unpacked(mut bytes: &[u8]) -> Option<Cursor> {
         let offset = take(&mut bytes)?;
         texts.push(TextCursor { generation, attempt, offset });
     }
-    Some(Cursor { position, part, ordinal, texts })
+    Some(Cursor { position, part, ordinal, given, texts })
 }
 
 fn put(bytes: &mut Vec<u8>, mut number: u64) {
@@ -197,7 +197,8 @@ mod tests {
             offset: if n == 1 { u64::MAX } else { 300 },
         };
         let position = Position { epoch: 1_795_000_000_000, seq: u64::MAX };
-        Cursor { position, part: 2, ordinal: 127, texts: (0..texts).map(text).collect() }
+        let texts = (0..texts).map(text).collect();
+        Cursor { position, part: 2, ordinal: 127, given: 128, texts }
     }
 
     #[test]
@@ -227,8 +228,8 @@ mod tests {
     fn a_chunks_offset_is_short() {
         let position = Position { epoch: 1_795_000_000_000, seq: 100 };
         let text = TextCursor { generation: GenerationId::new(), attempt: 1, offset: 10_000 };
-        let cursor = Cursor { position, part: 0, ordinal: 100, texts: vec![text] };
-        assert!(of(DIALECT, &session("r"), &cursor).len() <= 44);
+        let cursor = Cursor { position, ordinal: 100, texts: vec![text], ..Cursor::default() };
+        assert!(of(DIALECT, &session("r"), &cursor).len() <= 46);
     }
 
     #[test]

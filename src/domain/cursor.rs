@@ -27,6 +27,9 @@ pub struct Cursor {
     /// The highest ordinal of the messages that the log brought up to there, so that what follows
     /// can be had from the store once the log has lost it. 0: none, or not known.
     pub ordinal: u64,
+    /// Up to which ordinal it was given messages from the store that the log may bring yet; 0: none.
+    /// A cursor's text does not have it.
+    pub given: u64,
     /// How much of each unfinished answer.
     pub texts: Vec<TextCursor>,
 }
@@ -51,7 +54,7 @@ impl Cursor {
     /// The ordinal up to which its reader was shown every message whole: events that are said in
     /// several pieces are ends of answers.
     pub fn has_upto(&self) -> u64 {
-        if self.part == 0 { self.ordinal } else { self.ordinal.saturating_sub(1) }
+        self.ordinal.saturating_sub(u64::from(self.part > 0)).max(self.given)
     }
 }
 
@@ -80,7 +83,7 @@ impl FromStr for Cursor {
         if texts.len() > TEXTS_MAX {
             return Err(InvalidCursor);
         }
-        Ok(Self { position, part: 0, ordinal, texts })
+        Ok(Self { position, part: 0, ordinal, given: 0, texts })
     }
 }
 
@@ -115,7 +118,7 @@ mod tests {
             |attempt, offset| TextCursor { generation: GenerationId::new(), attempt, offset };
         for texts in [vec![], vec![text(1, 0)], (0..64).map(|_| text(u32::MAX, u64::MAX)).collect()]
         {
-            let cursor = Cursor { position, part: 0, ordinal: u64::MAX, texts };
+            let cursor = Cursor { position, ordinal: u64::MAX, texts, ..Cursor::default() };
             assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }
         assert_eq!("0-0:0".parse(), Ok(Cursor::default()));

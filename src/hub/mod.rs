@@ -231,7 +231,8 @@ impl Hub {
             let id = reader.id();
             let before = match start {
                 Start::Now(_) => stored,
-                // It may say that it has what there is not yet.
+                // What the log brings in its order is told by the place.
+                Start::After(cursor) if is_whole => cursor.given.min(stored),
                 Start::After(cursor) => cursor.has_upto().min(stored),
             };
             let is_new = state.members.add(reader.clone(), standing, behind, before);

@@ -104,7 +104,7 @@ impl Behind {
                 || state.recent.iter().any(|r| r.position == Some(cursor.position)));
         let mut behind = if is_whole {
             let mut behind = Self::at(state.applied, cursor);
-            behind.has_upto = cursor.ordinal;
+            behind.has_upto = cursor.given;
             let is_old = |at: Option<Position>| at.is_some_and(|at| at <= cursor.position);
             let old = state.recent.iter().take_while(|recent| is_old(recent.position)).count();
             behind.applied = state.kept_from() + old as u64;
@@ -135,7 +135,7 @@ impl Behind {
     fn beyond(state: &TailState, cursor: &Cursor) -> Self {
         let mut behind = Self::at(state.applied, cursor);
         behind.is_incomplete = true;
-        behind.has_upto = cursor.ordinal;
+        behind.has_upto = cursor.ordinal.max(cursor.given);
         behind.again = (cursor.part > 0).then_some(cursor.ordinal);
         behind.cursor.ordinal = cursor.has_upto();
         behind.cursor.part = 0;
@@ -226,7 +226,9 @@ impl TailState {
         let Some((reader, behind)) = self.members.held(id) else { return };
         let mut at = behind.stands();
         if !behind.is_incomplete {
-            at.ordinal = at.ordinal.max(from_store.upto);
+            if from_store.upto > at.ordinal {
+                at.given = from_store.upto;
+            }
             for running in &self.running {
                 if from_store.known.contains(&running.message) {
                     set_over(&mut at, running.generation);

@@ -204,6 +204,7 @@ pub(super) fn say(subject: &Subject<'_>, at: usize, happening: &Happening) -> Sa
         position: Position { epoch: 1, seq: at as u64 },
         part: 0,
         ordinal: 7,
+        given: 0,
         texts: Vec::new(),
     };
     let (generation, message) = (uuid(GENERATION).parse().unwrap(), message_id(ANSWER));

@@ -6,7 +6,7 @@ const LETTERS = ['session', 'subscribe', 'conversation', 'persona'];
 /** Stands for an offset from which nothing can be recovered. */
 export const NOWHERE = '-';
 
-/** What an offset says: `{ dialect, places: [{ session, epoch, seq, part, ordinal, texts: [{ id, attempt, offset }] }] }`. */
+/** What an offset says: `{ dialect, places: [{ session, epoch, seq, part, ordinal, given, texts: [{ id, attempt, offset }] }] }`. */
 export function readOffset(offset) {
   const [head, ...parts] = offset.split('!');
   return {
@@ -14,20 +14,20 @@ export function readOffset(offset) {
     places: parts.map((part) => {
       const [session, cursor] = part.split('~');
       const bytes = [...Buffer.from(cursor, 'base64url')];
-      const [epoch, seq, partOf, ordinal] = [take(bytes), take(bytes), take(bytes), take(bytes)];
+      const [epoch, seq, partOf, ordinal, given] = Array.from({ length: 5 }, () => take(bytes));
       const texts = [];
       while (bytes.length > 0) {
         texts.push({ id: Buffer.from(bytes.splice(0, 16)).toString('hex'), attempt: take(bytes), offset: take(bytes) });
       }
-      return { session, epoch, seq, part: partOf, ordinal, texts };
+      return { session, epoch, seq, part: partOf, ordinal, given, texts };
     }),
   };
 }
 
 /** The offset that says this. */
 export function writeOffset({ dialect, places }) {
-  const parts = places.map(({ session, epoch, seq, part, ordinal, texts }) => {
-    const bytes = [epoch, seq, part, ordinal].flatMap(put);
+  const parts = places.map(({ session, epoch, seq, part, ordinal, given = 0, texts }) => {
+    const bytes = [epoch, seq, part, ordinal, given].flatMap(put);
     for (const { id, attempt, offset } of texts) bytes.push(...Buffer.from(id, 'hex'), ...put(attempt), ...put(offset));
     return `${session}~${Buffer.from(bytes).toString('base64url')}`;
   });

@@ -51,6 +51,7 @@ impl Node {
         };
         Cursor {
             part: 0,
+            given: 0,
             ordinal: ordinals.max().unwrap_or(0),
             position: page.events.last().map(|(position, _)| *position).unwrap_or_default(),
             texts: texts.iter().map(text).collect(),

@@ -196,6 +196,7 @@ async fn an_end_from_the_store_is_gone_on_to_only_from_text_of_its_own_attempt()
         let place = Cursor {
             position: Position { epoch: 1, seq: 9 },
             part: 0,
+            given: 0,
             ordinal: 0,
             texts: vec![TextCursor { generation, attempt: 1, offset: 2 }],
         };
@@ -226,6 +227,7 @@ async fn text_of_an_answer_that_a_node_knows_nothing_of_is_void_where_the_log_is
     let place = Cursor {
         position: Position { epoch: 1, seq: 1 },
         part: 0,
+        given: 0,
         ordinal: talk.ordinal,
         texts: vec![TextCursor { generation, attempt: 1, offset: 2 }],
     };

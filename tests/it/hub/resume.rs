@@ -478,7 +478,7 @@ async fn a_cursor_that_fits_nothing_starts_the_answer_over() {
         };
         let other = TextCursor { generation: GenerationId::new(), attempt: 1, offset: number(9) };
         let texts = vec![other, TextCursor { generation, attempt: 9, offset }];
-        let odd = Cursor { position, part: number(3) as u8, ordinal: number(4), texts };
+        let odd = Cursor { position, part: number(3) as u8, ordinal: number(4), given: 0, texts };
         let (next, _) = go_on(&a, &talk, &odd).await;
         Client::of(&next.shown());
     }
