@@ -196,9 +196,8 @@ suite('demo page', { nodes: 3, nginx: true, env }, (e2e) => {
         socket.onMessage((message) => server.send(message));
         server.onMessage((message) => {
           socket.send(message);
-          const [, start] = /^42\/chat,\["stream:start",(.*)\]$/.exec(message) ?? [];
-          if (!start) return;
-          const of = JSON.parse(start);
+          if (!message.startsWith('42/chat,["stream:start"')) return;
+          const [, of] = JSON.parse(message.slice('42/chat,'.length));
           const hear = (event, payload) => socket.send(`42/chat,${JSON.stringify([event, { ...of, ...payload }])}`);
           const stage = { stage: '<b>facilitator</b>', agents: ['a'], index: 0, total: 2 };
           hear('pipeline:stage', { ...stage, status: 'started' });
