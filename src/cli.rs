@@ -215,7 +215,6 @@ fn help(variable: &Variable) -> String {
     match variable.support {
         Support::Full => {}
         Support::NotYet => notes.push("no effect in this version".to_owned()),
-        Support::OnlyDefault(why) | Support::Refused(why) => notes.push(why.to_owned()),
     }
     format!("{} [{}]", variable.help, notes.join("; "))
 }

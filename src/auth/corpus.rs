@@ -15,6 +15,10 @@ const SECRET: &str = "a secret of thirty-two bytes, now";
 fn auth() -> Auth {
     Auth {
         jwt_secret: Some(SECRET.into()),
+        public_key: None,
+        jwks_url: None,
+        jwks_refresh: Duration::from_secs(600),
+        expire: false,
         issuer: None,
         audience: Vec::new(),
         leeway: Duration::from_secs(30),

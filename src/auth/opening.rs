@@ -18,6 +18,10 @@ const DERIVED: &str = "c49f642c3042d57c962f308d34f0d11010e4e8dad65f502209696c9b6
 fn auth() -> Auth {
     Auth {
         jwt_secret: Some(SECRET.into()),
+        public_key: None,
+        jwks_url: None,
+        jwks_refresh: Duration::from_secs(600),
+        expire: false,
         issuer: None,
         audience: Vec::new(),
         leeway: Duration::from_secs(30),

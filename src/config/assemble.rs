@@ -50,10 +50,6 @@ pub(super) fn read_all(reader: &mut Reader<'_>) -> Config {
 /// Reads what has no field yet, so that a wrong value, or one that promises something this
 /// version does not do, is not passed over.
 fn refuse_what_is_missing(reader: &mut Reader<'_>) {
-    reader.given("JWT_PUBLIC_KEY", parse::text);
-    reader.given("JWKS_URL", parse::text);
-    reader.value("EIO3", parse::bool);
-    reader.value("AUTH_EXPIRE", parse::bool);
     reader.given("OTEL_EXPORTER_OTLP_ENDPOINT", parse::text);
 }
 
@@ -78,6 +74,12 @@ fn server(reader: &mut Reader<'_>, host: String, dev_auth: bool, role: Role) -> 
         metrics_port: reader.value("METRICS_PORT", parse::port),
         cors_origins: reader.value("CORS_ORIGIN", parse::origins),
         shutdown_grace: reader.value("SHUTDOWN_GRACE", parse::duration),
+        tcp_connections_max: reader.given("MAX_TCP_CONNECTIONS", parse::number),
+        trusted_proxies: reader.given("TRUSTED_PROXIES", parse::networks).unwrap_or_default(),
+        head_max: reader.value("HEADERS_MAX", parse::bytes),
+        head_timeout: reader.value("HEADERS_TIMEOUT", parse::interval),
+        body_max: reader.value("BODY_MAX", parse::bytes),
+        body_timeout: reader.value("BODY_TIMEOUT", parse::interval),
         demo_ui: reader.given("DEMO_UI", parse::bool).unwrap_or(dev_auth),
         auto_create_sessions: reader.value("AUTO_CREATE_SESSIONS", parse::bool),
     }
@@ -131,6 +133,10 @@ fn auth(reader: &mut Reader<'_>, host: &str, clustered: bool, role: Role) -> Aut
     }
     Auth {
         jwt_secret,
+        public_key: reader.given("JWT_PUBLIC_KEY", parse::text),
+        jwks_url: reader.given("JWKS_URL", parse::key_set_url),
+        jwks_refresh: reader.value("JWKS_REFRESH", parse::key_set_refresh),
+        expire: reader.value("AUTH_EXPIRE", parse::bool),
         issuer: reader.given("JWT_ISSUER", parse::text),
         audience: reader.given("JWT_AUDIENCE", parse::list).unwrap_or_default(),
         leeway,
@@ -177,6 +183,12 @@ fn socket(reader: &mut Reader<'_>) -> Socket {
         connection_max_age: reader.value("CONNECTION_MAX_AGE", parse::interval),
         max_connections: reader.value("MAX_CONNECTIONS", parse::number),
         max_connections_per_user: reader.value("MAX_CONNECTIONS_PER_USER", parse::number),
+        connections_per_address_max: reader.value("MAX_CONNECTIONS_PER_ADDRESS", parse::number),
+        handshakes_max: reader.value("MAX_HANDSHAKES", parse::number),
+        connect_timeout: reader.value("CONNECT_TIMEOUT", parse::interval),
+        binaries_max: reader.value("BINARIES_MAX", parse::number),
+        polls_max: reader.value("POLLS_MAX", parse::polls),
+        eio3: reader.value("EIO3", parse::bool),
         events_per_second_max: reader.value("SOCKET_EVENTS_MAX", parse::number),
         recovery_window: reader.value("RECOVERY_WINDOW", parse::duration),
         presence_grace: reader.value("PRESENCE_GRACE", parse::presence_grace),
@@ -190,6 +202,8 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
     Limits {
         content_chars_max: reader.value("CONTENT_MAX", parse::positive).get(),
         attachments_max: reader.value("ATTACHMENTS_MAX", parse::number),
+        page_max: reader.value("PAGE_MAX", parse::page),
+        search_chars_max: reader.value("SEARCH_MAX", parse::positive).get(),
         members_max: reader.value("MEMBERS_MAX", parse::positive),
         moderation: match reader.choice("MODERATION") {
             Some("off") => Moderation::Off,

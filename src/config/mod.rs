@@ -22,6 +22,7 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::SecretString;
 
 use crate::domain::{Budget, Moderation, Rates, Role};
@@ -75,6 +76,18 @@ pub struct Server {
     pub cors_origins: Vec<String>,
     /// How long a shutdown waits for running generations.
     pub shutdown_grace: Duration,
+    /// The most TCP connections; 0: no limit; `None`: as the process' limits have it.
+    pub tcp_connections_max: Option<usize>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The largest head of a request, in bytes.
+    pub head_max: usize,
+    /// How long a head may take to arrive. Never zero.
+    pub head_timeout: Duration,
+    /// The largest body of a request of REST, in bytes.
+    pub body_max: usize,
+    /// How long a body may take to arrive. Never zero.
+    pub body_timeout: Duration,
     /// Whether `/` is the demo chat.
     pub demo_ui: bool,
     /// Whether joining or writing to a session that does not exist makes it.
@@ -126,9 +139,16 @@ pub enum DatabaseKind {
 /// Who may connect.
 #[derive(Debug, Clone)]
 pub struct Auth {
-    /// The HMAC key, at least 32 bytes. `None` only with [`Auth::dev_auth`], at a node that holds no
-    /// clients (and while migrating).
+    /// The HMAC key, at least 32 bytes.
     pub jwt_secret: Option<SecretString>,
+    /// A public key, as PEM.
+    pub public_key: Option<String>,
+    /// Where more are published.
+    pub jwks_url: Option<String>,
+    /// How often they are fetched.
+    pub jwks_refresh: Duration,
+    /// Whether a socket is closed when its token ends.
+    pub expire: bool,
     /// The `iss` a token must have; any where unset.
     pub issuer: Option<String>,
     /// The `aud`s of which a token must have one; any where empty.
@@ -209,6 +229,18 @@ pub struct Socket {
     pub max_connections: usize,
     /// The most connections of one user, on all nodes; 0: no limit.
     pub max_connections_per_user: usize,
+    /// The most connections to this node from one address; 0: no limit.
+    pub connections_per_address_max: usize,
+    /// The most connections that are not in the namespace yet; 0: no limit.
+    pub handshakes_max: usize,
+    /// How long a client may take to get there. Never zero.
+    pub connect_timeout: Duration,
+    /// The most binary attachments of an event.
+    pub binaries_max: usize,
+    /// The most polls of a connection at the same time. Never zero.
+    pub polls_max: u8,
+    /// Whether Engine.IO 3 is spoken too.
+    pub eio3: bool,
     /// The most events of one socket in a second; 0: no limit.
     pub events_per_second_max: usize,
     /// Joining a session again within it is not counted.
@@ -230,6 +262,10 @@ pub struct Limits {
     pub content_chars_max: usize,
     /// The most attachments of a message.
     pub attachments_max: usize,
+    /// The most items of a page.
+    pub page_max: u32,
+    /// The most characters of a search.
+    pub search_chars_max: usize,
     /// The most members of a session, its owner among them.
     pub members_max: NonZeroUsize,
     /// What becomes of profanity in what people write.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::SecretString;
 
 use super::DatabaseKind;
@@ -118,6 +119,48 @@ fn split_unit(text: &str) -> Option<(u64, &str)> {
 
 pub(super) fn list(text: &str) -> Result<Vec<String>, Expected> {
     Ok(text.split(',').map(str::trim).filter(|i| !i.is_empty()).map(str::to_owned).collect())
+}
+
+/// As many polls of one connection as a byte counts.
+pub(super) fn polls(text: &str) -> Result<u8, Expected> {
+    let polls = text.parse().ok().filter(|polls| *polls > 0);
+    polls.ok_or_else(|| format!("a whole number, 1 to {}", u8::MAX))
+}
+
+/// How many there are in a page.
+pub(super) fn page(text: &str) -> Result<u32, Expected> {
+    let page = count(text).ok().filter(|page| (1..=1000).contains(page));
+    page.ok_or_else(|| "a whole number, 1 to 1000".to_owned())
+}
+
+/// Addresses and networks: `10.0.0.0/8`, `::1`.
+pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, Expected> {
+    let network = |text: &String| {
+        let address = || text.parse::<IpAddr>().map(IpNet::from).ok();
+        let network = text.parse::<IpNet>().ok().or_else(address);
+        network
+            .ok_or_else(|| "addresses or networks such as 10.0.0.0/8, comma-separated".to_owned())
+    };
+    list(text)?.iter().map(network).collect()
+}
+
+/// Where keys are fetched from. It may have a query; a user it may not.
+pub(super) fn key_set_url(text: &str) -> Result<String, Expected> {
+    let uri: Option<http::Uri> = text.parse().ok();
+    let is_fine = uri.is_some_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.authority().is_some_and(|a| !a.host().is_empty() && !a.as_str().contains('@'))
+    });
+    let expected = || "http:// or https:// and a host, without user".to_owned();
+    is_fine.then(|| text.to_owned()).ok_or_else(expected)
+}
+
+/// A minute is as often as an unknown key may have them fetched, too.
+pub(super) fn key_set_refresh(text: &str) -> Result<Duration, Expected> {
+    let day = Duration::from_secs(24 * 60 * 60);
+    let every = duration(text)?;
+    let is_fine = (Duration::from_secs(60)..=day).contains(&every);
+    is_fine.then_some(every).ok_or_else(|| "1m to 24h".to_owned())
 }
 
 /// Who disconnected is thought there no longer than a minute.

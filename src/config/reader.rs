@@ -137,9 +137,6 @@ impl<'a> Reader<'a> {
         match variable.support {
             Support::Full => {}
             Support::NotYet => self.warn(variable.name, "has no effect in this version"),
-            Support::OnlyDefault(reason) | Support::Refused(reason) => {
-                self.refuse(variable.name, reason);
-            }
         }
     }
 

@@ -60,10 +60,6 @@ pub enum Support {
     Full,
     /// It is checked; a value other than the default is warned about.
     NotYet,
-    /// Only the default is accepted; the text says what does not exist yet.
-    OnlyDefault(&'static str),
-    /// Setting it stops the start; the text says what does not exist yet.
-    Refused(&'static str),
 }
 
 const fn variable(name: &'static str, kind: Kind, unset: Unset, help: &'static str) -> Variable {
@@ -103,7 +99,7 @@ pub(crate) fn flag_name(name: &str) -> String {
 }
 
 use Kind::{Bool, Bytes, Choice, Duration, List, Number, Path, Text, Url};
-use Support::{NotYet, OnlyDefault, Refused};
+use Support::NotYet;
 use Unset::{Depends, Is, Nothing};
 
 /// Every variable, in the order of `--help`.
@@ -124,17 +120,15 @@ pub static VARIABLES: &[Variable] = &[
     variable("DATABASE_CONNECTIONS", Number, Is("10"), "the most connections to the database at once"),
 
     variable("JWT_SECRET", Text, Nothing, "key of HS256, HS384 and HS512 tokens, at least 32 bytes").secret(),
-    variable("JWT_PUBLIC_KEY", Text, Nothing, "public key of tokens").secret()
-        .support(Refused("tokens with public keys do not exist in this version, set JWT_SECRET")),
-    variable("JWKS_URL", Url, Nothing, "public keys of tokens")
-        .support(Refused("tokens with public keys do not exist in this version, set JWT_SECRET")),
+    variable("JWT_PUBLIC_KEY", Text, Nothing, "public key of RS, PS, ES or EdDSA tokens, as PEM").secret(),
+    variable("JWKS_URL", Url, Nothing, "where the token issuer publishes its public keys, as a JSON Web Key Set"),
+    variable("JWKS_REFRESH", Duration, Is("10m"), "how often these are fetched again, from 1m to 24h; an unknown key has them fetched at once, at most once a minute"),
     variable("JWT_ISSUER", Text, Nothing, "the `iss` that tokens must have"),
     variable("JWT_AUDIENCE", List, Nothing, "the `aud`s of which tokens must have one"),
     variable("JWT_LEEWAY", Duration, Is("30s"), "how far clocks may differ, at most 1h"),
     variable("DEV_AUTH", Bool, Depends("on only when no key is set and HOST is loopback"), "give a token to anybody who asks: never in production"),
     variable("ALLOW_CHAT_AUTH", Bool, Depends("off; on under DEV_AUTH"), "admit sockets without a token, and believe who they say by chat:auth that they are: never in production"),
-    variable("AUTH_EXPIRE", Bool, Is("false"), "close a socket when its token ends")
-        .support(OnlyDefault("closing sockets when their token ends does not exist in this version")),
+    variable("AUTH_EXPIRE", Bool, Is("false"), "close a socket when its token ends"),
     variable("SIGNING_SECRET", Text, Depends("derived from JWT_SECRET"), "key of stream tokens, at least 32 bytes; the same on every node").secret(),
     variable("ADMIN_SCOPE", Text, Is("tokencast:admin"), "the scope a token needs for /api/admin/*"),
 
@@ -175,11 +169,23 @@ pub static VARIABLES: &[Variable] = &[
     variable("SOCKET_EVENTS_MAX", Number, Is("50"), "events of one socket in a second; 0 for no limit"),
     variable("PRESENCE_GRACE", Duration, Is("3s"), "how long a user whose last connection ended still counts as there"),
     variable("RECOVERY_WINDOW", Duration, Is("2m"), "how long a lost connection can be recovered, and a session joined again without being counted; 0: not at all"),
-    variable("EIO3", Bool, Is("false"), "admit socket.io-client 2.x")
-        .support(OnlyDefault("Engine.IO 3 does not exist in this version")),
+    variable("EIO3", Bool, Is("false"), "admit socket.io-client 2.x"),
+    variable("CONNECT_TIMEOUT", Duration, Is("20s"), "how long a client may take from the handshake to its place in /chat, and then, without a token, to say who it is"),
+    variable("MAX_HANDSHAKES", Number, Is("4096"), "connections of this node that are not in /chat yet; 0 for no limit"),
+    variable("MAX_CONNECTIONS_PER_ADDRESS", Number, Is("0"), "connections to this node from one address; 0 for no limit"),
+    variable("TRUSTED_PROXIES", List, Nothing, "addresses and networks (10.0.0.0/8) of the proxies whose X-Forwarded-For is believed"),
+    variable("MAX_TCP_CONNECTIONS", Number, Depends("nine tenths of the files that the process may open"), "TCP connections to this node, whatever comes over them; 0 for no limit"),
+    variable("HEADERS_MAX", Bytes, Is("32KiB"), "the largest head of a request, its URL included"),
+    variable("HEADERS_TIMEOUT", Duration, Is("20s"), "how long a head may take to arrive, and how long a connection may wait for the next one"),
+    variable("BODY_MAX", Bytes, Is("1MiB"), "the largest body of a request of REST"),
+    variable("BODY_TIMEOUT", Duration, Is("20s"), "how long a body may take to arrive"),
+    variable("BINARIES_MAX", Number, Is("4"), "binary attachments that an event may announce; no event has any use for one"),
+    variable("POLLS_MAX", Number, Is("2"), "polls of one connection at the same time, at least 1"),
 
     variable("CONTENT_MAX", Number, Is("32000"), "characters of a message"),
     variable("ATTACHMENTS_MAX", Number, Is("10"), "attachments of a message"),
+    variable("PAGE_MAX", Number, Is("100"), "messages, or whatever else is listed, in one page; at most 1000"),
+    variable("SEARCH_MAX", Number, Is("500"), "characters of what is searched for"),
     variable("MEMBERS_MAX", Number, Is("1000"), "members of a session, its owner among them"),
     variable("WS_THROTTLE_TTL", Duration, Is("60000"), "window of the default rate limit"),
     variable("WS_THROTTLE_LIMIT", Number, Is("10"), "requests of one name in it, by one user; 0 for no limit"),

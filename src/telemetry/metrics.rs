@@ -12,6 +12,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+pub use super::limit::Limit;
 use super::process;
 use super::rate::{self, TokenMeter};
 
@@ -86,6 +87,8 @@ declare! {
     REDIS_UP "redis_up" G, [], "Whether Redis answers: 1 or 0.";
     REDIS_COMMAND "redis_command_seconds" H(FAST), [], "How long Redis took to answer.";
     RATE_LIMITED "rate_limited_total" C, ["event"], "Requests that were refused because their user had asked too often.";
+    LIMITED "limit_reached_total" C, ["limit"], "Times that a client met a limit, by the limit's name in LIMITS.md.";
+    GARBAGE "cluster_garbage_total" C, [], "Messages on the cluster's channels and in its logs that could not be read.";
     DB_UP "db_up" G, [], "Whether the database answers: 1 or 0.";
     DB_QUERY "db_query_seconds" H(FAST), [], "How long a query or transaction took.";
 }
@@ -114,6 +117,8 @@ pub struct Handles {
     pub redis_up: Gauge,
     /// [`REDIS_COMMAND`], in seconds.
     pub redis_command: Histogram,
+    /// [`GARBAGE`].
+    pub garbage: Counter,
     /// [`DB_UP`].
     pub db_up: Gauge,
     /// [`DB_QUERY`], in seconds.
@@ -134,6 +139,7 @@ impl Handles {
             gap_refills: counter!(GAP_REFILLS),
             redis_up: gauge!(REDIS_UP),
             redis_command: histogram!(REDIS_COMMAND),
+            garbage: counter!(GARBAGE),
             db_up: gauge!(DB_UP),
             db_query: histogram!(DB_QUERY),
         }
@@ -306,6 +312,12 @@ pub fn rate_limited(event: &'static str) -> Counter {
     counter!(RATE_LIMITED, "event" => event)
 }
 
+/// [`LIMITED`] of one limit.
+pub fn limited(limit: Limit) -> Counter {
+    installed();
+    counter!(LIMITED, "limit" => limit.name())
+}
+
 /// Feeds [`TOKENS_PER_SECOND`]: tell it of each piece of text.
 pub fn token_meter(provider: &'static str) -> TokenMeter {
     installed();
@@ -339,6 +351,7 @@ mod tests {
         token_meter("scripted").add(1);
         time_to_first_token("scripted").record(0.3);
         rate_limited("message:send").increment(1);
+        limited(Limit::Handshakes).increment(1);
         let Handles { chunk_delivery, redis_command, db_query, sent_bytes, .. } = handles();
         for histogram in [chunk_delivery, redis_command, db_query] {
             histogram.record(0.0002);

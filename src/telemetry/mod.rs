@@ -3,6 +3,7 @@
 //! Every metric is declared in [`metrics`], and nowhere else. It knows no module of the program:
 //! what is counted, and when, is the business of those who do it.
 
+mod limit;
 mod logging;
 pub mod metrics;
 mod process;

@@ -222,6 +222,10 @@ fn a_printed_token_is_accepted() {
     assert_eq!(err(&output), "");
     let verifier = Verifier::new(&Auth {
         jwt_secret: Some(KEY.into()),
+        public_key: None,
+        jwks_url: None,
+        jwks_refresh: Duration::from_secs(600),
+        expire: false,
         issuer: Some("idp".to_owned()),
         audience: vec!["chat".to_owned()],
         leeway: Duration::ZERO,
