@@ -1,6 +1,6 @@
 # What a developer types. `make test` and `make cluster` install from Debian what is missing.
 
-.PHONY: help build test rust e2e takeover jitter deploy-storm openapi types check fmt cluster bench slow install
+.PHONY: help build test rust e2e takeover jitter deploy-storm abuse openapi types check fmt cluster bench slow install
 
 help:
 	@echo 'make test      everything: cargo test, the end-to-end suites, the documents and types'
@@ -9,6 +9,7 @@ help:
 	@echo 'make takeover  kills the node that generates at 200 random tokens (KILLS=200 SEED=…) and says how long readers waited'
 	@echo 'make jitter    2,000 clients that are cut off again and again, without and with a killed node (CLIENTS=… SESSIONS=… SEED=…)'
 	@echo 'make deploy-storm  a rolling restart of three nodes under 5,000 clients and 100 answers (CLIENTS=… ANSWERS=… GRACE=…)'
+	@echo 'make abuse     500 honest clients beside abuse of every kind, without and with it in turn (CLIENTS=… PHASE=… ROUNDS=… SCALE=…)'
 	@echo 'make openapi   the OpenAPI document and its routes only'
 	@echo 'make types     the AsyncAPI document and clients/typescript only (GENERATE=1 writes the types)'
 	@echo 'make check     format, lints, documentation'
@@ -42,6 +43,9 @@ jitter: install
 
 deploy-storm: install
 	@dev/storm.sh deploy-storm
+
+abuse: install
+	@dev/storm.sh abuse
 
 openapi:
 	@dev/install.sh minimal openapi

@@ -16,6 +16,10 @@ const SILENT = 4;
 /** How long the server may go on sending to a device that is gone. */
 const SILENT_FOR = 6_000;
 
+/** A message that says in which phase, and when, it was sent. */
+const TIMED = /^(\d+)@([\d.]+)$/;
+/** How long such messages took, in ms, by phase. */
+const delays = {};
 const refused = {};
 const retried = {};
 const reasons = {};
@@ -83,9 +87,11 @@ class Device {
   }
 
   /** A message came, live or in a replay. */
-  hears({ id, createdAt }) {
+  hears({ id, createdAt, content }) {
     this.heard.push(id);
     this.last = id;
+    const sent = TIMED.exec(content);
+    if (sent) (delays[sent[1]] ??= []).push(performance.timeOrigin + performance.now() - Number(sent[2]));
     const back = this.returns.at(-1);
     // What was sent before the connection was open again was missed.
     if (back && this.opened && Date.parse(createdAt) <= this.opened.time) {
@@ -239,6 +245,7 @@ const does = {
   },
   /** How many devices are in their session, and have so many messages of it. */
   have: ({ messages }) => devices.filter(({ isJoined, heard, session }) => isJoined && heard.length >= (messages[session] ?? messages.all)).length,
+  delays: ({ phase }) => delays[phase] ?? [],
   joined: () => devices.filter(({ isJoined }) => isJoined).length,
   /** What became of them; see `merged` in crowd.mjs. */
   report({ stored }) {
