@@ -22,7 +22,8 @@ const JOIN_ATTEMPTS: usize = 3;
 const NAME_CHARS_MAX: usize = 100;
 
 impl Chat {
-    /// Counts a join as `action`, unless the user is in the session or was a moment ago.
+    /// Counts a join as `action`, or as one again where the user is in the session or was a moment
+    /// ago.
     pub(super) async fn count_join(
         &self,
         visit: &Visit,
@@ -31,15 +32,13 @@ impl Chat {
     ) -> Result<(), Error> {
         let (shared, caller) = (&self.shared, &visit.caller);
         if visit.joined.contains(id) || shared.devices.are_in(id, &caller.user) {
-            return Ok(());
+            return shared.count(caller, Action::Rejoin).await;
         }
         let window = shared.options.rejoin_window;
         let was_in = passing("read who was in", shared.adapter.was_in(id, &caller.user, window));
         // Where that is not known: after an outage all come back at once.
-        if was_in.await.unwrap_or(true) {
-            return Ok(());
-        }
-        shared.count(caller, action).await
+        let is_again = was_in.await.unwrap_or(true);
+        shared.count(caller, if is_again { Action::Rejoin } else { action }).await
     }
 
     pub(super) async fn join(&self, visit: &mut Visit, join: Join) -> Result<Done, Error> {

@@ -90,6 +90,9 @@ actions! {
     Subscribe = "subscribe", 5 a minute;
     /// The same, in `conversation` and `persona`.
     ChatJoin = "chat:join", 5 a minute;
+    /// Joining one that the user is in, or was in a moment ago, in whichever dialect. Devices that come
+    /// back do so, to all their sessions at once; who joins and leaves in a loop does, too.
+    Rejoin = "session:rejoin", 600 a minute;
     /// Sending a message.
     Send = "message:send", 30 a minute;
     /// The same, in `conversation`.

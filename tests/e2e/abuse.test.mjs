@@ -10,7 +10,7 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { isFlawless, percent, quantile, startCrowd } from './harness/crowd.mjs';
 import { at, rest } from './harness/rest.mjs';
-import { client, connected, each, eventually, lasting, metrics, ok, random, rateLimits, sessionId, suite, token } from './harness.mjs';
+import { client, connected, each, eventually, lasting, metrics, ok, random, sessionId, suite, token } from './harness.mjs';
 
 const setting = (name, fallback) => Number(process.env[name] ?? fallback);
 const CLIENTS = setting('CLIENTS', 50);
@@ -36,9 +36,7 @@ const env = {
   MAX_CONNECTIONS_PER_USER: '20', MAX_CONNECTIONS_PER_ADDRESS: String(Math.max(150, CLIENTS)), MAX_HANDSHAKES: '100',
   SOCKET_EVENTS_MAX: '50', WS_THROTTLE_LIMIT: '10', JOINED_SESSIONS_MAX: '5', SOCKET_STALL_TIMEOUT: '5s',
   HEADERS_TIMEOUT: '3s', BODY_TIMEOUT: '3s', CONNECT_TIMEOUT: '3s', MAX_CONCURRENT_STREAMS: '3', MAX_NODE_STREAMS: '1000',
-  RATE_LIMITS: rateLimits({
-    'message:send': '60/60s', 'stream:request': '10/60s', 'typing:start': '60/60s', 'session:join': '120/60s', read: '120/60s',
-  }),
+  RATE_LIMITS: 'message:send=60/60s',
 };
 /** The limits that abuse has to have met, see docs/LIMITS.md. */
 const LIMITS = [

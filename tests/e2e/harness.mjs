@@ -317,7 +317,7 @@ export async function createDatabase() {
 
 /** What has a limit of its own; everything else has WS_THROTTLE_LIMIT. */
 const LIMITED = [
-  'session:join', 'message:send', 'message:edit', 'message:delete', 'message:seen', 'message:reaction', 'typing:start',
+  'session:join', 'session:rejoin', 'message:send', 'message:edit', 'message:delete', 'message:seen', 'message:reaction', 'typing:start',
   'stream:request', 'stream:init', 'stream:open', 'read', 'subscribe', 'chat:join', 'chat:send', 'chat:message', 'chat:typing',
 ];
 
