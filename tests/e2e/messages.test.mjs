@@ -471,7 +471,7 @@ for (const [shape, options] of Object.entries(SHAPES)) {
       assert.deepEqual(messages.filter(({ agentId, content }) => !agentId && content !== 'p').map(({ content }) => content), ['z', '', '', '', 'by REST', 'Bob']);
     });
 
-    e2e('joining again what one was in is not counted', {}, async (cluster) => {
+    e2e('joining again what one was in does not count as joining', {}, async (cluster) => {
       const sub = `carol-${randomUUID()}`;
       const device = await joined(nodeOf(cluster, 0), sub, sessionId('limit'));
       const id = device.reply.session.id;
@@ -495,6 +495,21 @@ for (const [shape, options] of Object.entries(SHAPES)) {
     });
   });
 }
+
+suite('joining again', { nodes: 2, env: { RATE_LIMITS: rateLimits({ 'session:rejoin': '4/60s' }) } }, (e2e) => {
+  e2e('is bounded for a user, on all nodes together', {}, async (cluster) => {
+    const sub = `erin-${randomUUID()}`;
+    const id = sessionId('again');
+    const devices = [await joined(nodeOf(cluster, 0), sub, id), await joined(nodeOf(cluster, 1), sub, id)];
+    // The second device's was the first.
+    for (let n = 0; n < 3; n += 1) await ok(devices[n % 2].socket, 'session:join', { sessionId: id });
+    for (const { socket } of devices) {
+      const error = await no(socket, 'RATE_LIMIT', 'session:join', { sessionId: id });
+      assert.ok(error.retryAfterMs > 0);
+      await ok(socket, 'session:join', { sessionId: sessionId('other') });
+    }
+  });
+});
 
 suite('a limit passes', { nodes: 1, database: 'sqlite', redis: false, env: { RATE_LIMITS: rateLimits({ 'message:send': '2/2s' }) } }, (e2e) => {
   e2e('after retryAfterMs the same is allowed', {}, async (cluster) => {
