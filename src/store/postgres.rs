@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::error::DatabaseError;
+use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
@@ -195,8 +196,34 @@ async fn migrate(database: &PgConnectOptions, options: &StoreOptions) -> Result<
     // While a cluster is brought to a new version, nodes of the old one still start.
     migrator.set_ignore_missing(true);
     bounded("migrate database", Duration::MAX, passes, async {
-        migrator.run(&mut connection).await?;
+        // Running it asks for the right to make tables, also where none is to be made: a node may
+        // serve as somebody who must not.
+        if !is_up_to_date(&migrator, &mut connection).await? {
+            migrator.run(&mut connection).await?;
+        }
         connection.close().await
     })
     .await
+}
+
+/// Whether every migration was applied, as it is in this version. Where nobody has migrated yet,
+/// and where the one who asks must not know, it is not.
+async fn is_up_to_date(migrator: &Migrator, connection: &mut PgConnection) -> sqlx::Result<bool> {
+    let applied: Result<Vec<(i64, Vec<u8>, bool)>, _> =
+        sqlx::query_as("SELECT version, checksum, success FROM _sqlx_migrations")
+            .fetch_all(&mut *connection)
+            .await;
+    let applied = match applied {
+        Ok(applied) => applied,
+        Err(sqlx::Error::Database(_)) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    // What broke off in the middle is for the migration to complain about.
+    let whole = applied.iter().all(|(.., success)| *success);
+    Ok(whole
+        && migrator.iter().all(|migration| {
+            applied.iter().any(|(version, checksum, _)| {
+                *version == migration.version && checksum[..] == migration.checksum[..]
+            })
+        }))
 }

@@ -18,6 +18,7 @@
 
 mod devices;
 mod frame;
+mod garbage;
 mod limits;
 mod log;
 mod nodes;
@@ -48,6 +49,7 @@ use crate::domain::{GenerationId, NodeId, Position, SessionId, UserId};
 use crate::lifecycle::Tasks;
 
 use devices::Devices;
+use garbage::Garbage;
 use scripts::Scripts;
 
 /// The channel that every node hears.
@@ -98,6 +100,7 @@ struct Shared {
     renew: Notify,
     /// An absence was dropped, and there has been no room since.
     untold: AtomicBool,
+    garbage: Garbage,
 }
 
 #[derive(Default)]
@@ -127,7 +130,8 @@ impl Redis {
     /// degraded until it answers.
     ///
     /// # Errors
-    /// A URL that cannot be read.
+    /// A URL that cannot be read, and a Redis that is there and with which time will not help: a
+    /// certificate or password that is refused.
     pub async fn connect(
         node: NodeId,
         options: RedisOptions,
@@ -155,8 +159,9 @@ impl Redis {
             spent: Spent::default(),
             renew: Notify::new(),
             untold: AtomicBool::new(false),
+            garbage: Garbage::default(),
         });
-        subscriber::start(&shared, tasks).await;
+        subscriber::start(&shared, tasks).await?;
         nodes::start(&shared, tasks);
         Ok(Self { shared })
     }
