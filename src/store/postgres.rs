@@ -59,6 +59,28 @@ macro_rules! message_of {
     };
 }
 
+/// What may stand behind the `?` of the URL.
+const PARAMETERS: [&str; 18] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+
 #[path = "sql/mod.rs"]
 mod sql;
 
@@ -155,6 +177,7 @@ fn passes(complaint: &dyn DatabaseError) -> bool {
 /// Opens the database and brings its tables up to date.
 pub(super) async fn connect(url: &str, options: &StoreOptions) -> Result<sql::Sql, StoreError> {
     let limit = options.operation_timeout();
+    refuse_unknown_parameters(url)?;
     let database = PgConnectOptions::from_str(url)
         .map_err(|error| classify("read database URL", passes, error))?
         .application_name("tokencast");
@@ -184,6 +207,21 @@ pub(super) async fn connect(url: &str, options: &StoreOptions) -> Result<sql::Sq
     let store = sql::Sql::new(pool.clone(), pool, heartbeats, limit);
     store.index_older().await?;
     Ok(store)
+}
+
+/// The driver would pass over a mistyped `sslmode` with a warning that shows its value, and so
+/// that of a password in the wrong place.
+fn refuse_unknown_parameters(url: &str) -> Result<(), StoreError> {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    for (at, (key, _)) in form_urlencoded::parse(query.as_bytes()).enumerate() {
+        if !PARAMETERS.contains(&&*key) && !key.starts_with("options[") {
+            return Err(StoreError::Unexpected {
+                doing: "read database URL",
+                source: format!("parameter {} is not known", at + 1).into(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// On a connection of its own, since neither waiting for another node's migration nor a long

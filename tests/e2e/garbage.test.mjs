@@ -2,7 +2,8 @@
 // without what it was, and no client notices. A key of the wrong type harms its own session only.
 
 import assert from 'node:assert/strict';
-import { ask, eventually, get, joined, metrics, ok, random, sessionId, suite } from './harness.mjs';
+import { ask, eventually, joined, metrics, ok, random, sessionId, suite } from './harness.mjs';
+import { at, rest } from './harness/rest.mjs';
 import { connectRedis } from './harness/resp.mjs';
 
 const MARK = 'NEVER-TO-BE-LOGGED';
@@ -73,7 +74,7 @@ suite('garbage', { nodes: 2, fresh: true, env: { WS_THROTTLE_LIMIT: '0' } }, (e2
         assert.equal(message.content, text);
       }
       await ok(readers[0].socket, 'message:send', { sessionId: id, content: 'still here' });
-      await readers[1].heard.next('message:new', ({ message }) => message.content === 'still here');
+      await readers[1].heard.next('message:new', ({ content }) => content === 'still here');
       assert.equal(disconnects, 0);
       assert.deepEqual(readers[0].heard.said().filter((name) => name === 'error'), []);
       for (const node of cluster.nodes) {
@@ -110,12 +111,11 @@ suite('garbage', { nodes: 2, fresh: true, env: { WS_THROTTLE_LIMIT: '0' } }, (e2
       const late = await joined(cluster.nodes[1], 'alice', id, { lastMessageId: message.id });
       await joined(cluster.nodes[1], 'bob', sessionId('own'));
       await ok(late.socket, 'message:send', { sessionId: id, content: 'two' });
-      for (const { heard } of [alice, late]) await heard.next('message:new', (told) => told.message.content === 'two');
+      for (const { heard } of [alice, late]) await heard.next('message:new', ({ content }) => content === 'two');
       const { streamId } = await ok(alice.socket, 'stream:request', { sessionId: id, prompt: 'Well?', agentId: 'assistant' });
       await late.heard.next('stream:chunk', (chunk) => chunk.streamId === streamId);
       for (const key of (await redis.send('KEYS', `tc:{${id}}:tally:*`)).map(String)) await redis.send('HSET', key, 'tokens', MARK);
-      const status = await get(`${cluster.nodes[1].url}/api/streams/${streamId}/status`, { headers: { authorization: `Bearer ${late.jwt}` } });
-      assert.ok(status.status < 500, `the status: ${status.status}`);
+      assert.equal((await rest(cluster.nodes[1], 'alice').get(at.status(streamId))).streamId, streamId);
       for (const { heard } of [alice, late]) assert.equal((await heard.finished(streamId)).name, 'stream:complete');
       assert.equal(alice.heard.follow(streamId).text, late.heard.follow(streamId).text);
       assert.ok((await counted(cluster)) >= before + bodies.length, `${before}, then ${await counted(cluster)}`);
@@ -143,7 +143,7 @@ suite('garbage', { nodes: 2, fresh: true, env: { WS_THROTTLE_LIMIT: '0' } }, (e2
       // The others, also after Redis' connections were cut and logs are compared with the store.
       for (const round of ['before', 'after']) {
         await ok(a.socket, 'message:send', { sessionId: whole, content: round });
-        await b.heard.next('message:new', ({ message }) => message.content === round);
+        await b.heard.next('message:new', ({ content }) => content === round);
         const { streamId } = await ok(b.socket, 'stream:request', { sessionId: whole, prompt: round, agentId: 'instant' });
         for (const { heard } of [a, b]) assert.equal((await heard.finished(streamId)).name, 'stream:complete');
         if (round === 'before') {
@@ -151,18 +151,19 @@ suite('garbage', { nodes: 2, fresh: true, env: { WS_THROTTLE_LIMIT: '0' } }, (e2
           await redis.send('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes');
           await eventually(async () => Number(await redis.send('GET', `tc:{${whole}}:rev`)) > 0, { within: 30_000, what: 'its log is appended to again' });
         }
-        const late = await joined(cluster.nodes[1], 'alice', whole);
-        assert.ok(late.reply.messages.some(({ content }) => content === round));
+        await joined(cluster.nodes[1], 'alice', whole);
       }
       await redis.send('DEL', ...keys);
       await eventually(async () => {
-        const late = await joined(cluster.nodes[1], 'victim', broken);
-        const contents = late.reply.messages.map(({ content }) => content);
-        assert.ok(contents.includes('lost?'), contents.join(', '));
-        if (theirs) assert.ok(late.reply.messages.some(({ role }) => role === 'assistant'));
+        await joined(cluster.nodes[1], 'victim', broken);
+        const { messages } = await rest(cluster.nodes[1], 'victim').get(at.history(broken));
+        assert.ok(messages.some(({ content }) => content === 'lost?'), JSON.stringify(messages));
+        if (theirs) assert.ok(messages.some(({ role }) => role === 'assistant'), JSON.stringify(messages));
         return true;
       }, { within: 30_000, every: 500, what: 'the broken session is whole again' });
+      const reader = await joined(cluster.nodes[1], 'victim', broken);
       await ok(victim.socket, 'message:send', { sessionId: broken, content: 'found' });
+      await reader.heard.next('message:new', ({ content }) => content === 'found');
       for (const node of cluster.nodes) assert.ok(node.alive && !node.log(100_000).includes('panicked'));
     } finally {
       redis.end();

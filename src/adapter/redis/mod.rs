@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use fred::clients::Client;
-use fred::error::Error;
+use fred::error::{Error, ErrorKind};
 use fred::interfaces::PubsubInterface;
 use fred::types::Builder;
 use fred::types::config::{Config, ReconnectPolicy, UnresponsiveConfig};
@@ -137,8 +137,17 @@ impl Redis {
         options: RedisOptions,
         tasks: &Tasks,
     ) -> Result<Self, AdapterError> {
-        let mut builder =
-            builder(&options).map_err(|source| unavailable("read REDIS_URL", source))?;
+        let mut builder = builder(&options).map_err(|error| {
+            // Some of the driver's words quote the URL.
+            let source = match error.kind() {
+                ErrorKind::Url | ErrorKind::Tls => error.to_string(),
+                kind => kind.to_str().to_owned(),
+            };
+            AdapterError::Refused {
+                what: "the URL or the CAs cannot be read",
+                source: source.into(),
+            }
+        })?;
         let subscriber = builder.build().map_err(|source| unavailable("connect", source))?;
         // fred makes all its channels of this size at once, and nothing arrives on this connection.
         builder.with_performance_config(|performance| performance.broadcast_channel_capacity = 16);

@@ -10,13 +10,15 @@ use fred::error::{Error, ErrorKind};
 use fred::interfaces::{
     ClientLike, EventInterface, KeysInterface, PubsubInterface, StreamsInterface,
 };
-use fred::types::config::Server;
+use fred::types::Builder;
+use fred::types::config::{Config, Server};
 use fred::types::{Message, Value};
 use futures::StreamExt;
-use futures::future::join;
 use futures::stream;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::super::AdapterError;
@@ -53,8 +55,7 @@ pub(super) async fn start(shared: &Arc<Shared>, tasks: &Tasks) -> Result<(), Ada
     let messages = shared.subscriber.message_rx();
     let reconnects = shared.subscriber.reconnect_rx();
     let commands = shared.commands.reconnect_rx();
-    shared.commands.connect();
-    shared.subscriber.connect();
+    let connections = [shared.commands.connect(), shared.subscriber.connect()];
     let connected = async {
         shared.commands.wait_for_connect().await?;
         shared.subscriber.wait_for_connect().await?;
@@ -69,13 +70,17 @@ pub(super) async fn start(shared: &Arc<Shared>, tasks: &Tasks) -> Result<(), Ada
     };
     match timeout(shared.options.command_timeout, first).await {
         Ok(Err(refused)) => {
-            // Or they would go on in the background.
-            let _ = join(shared.subscriber.quit(), shared.commands.quit()).await;
+            connections.iter().for_each(JoinHandle::abort);
             return Err(refused);
         }
         Ok(Ok(Ok(()))) => {
             shared.up.store(true, Ordering::Relaxed);
             metrics::handles().redis_up.set(1.0);
+        }
+        Err(_) if speaks_tls(shared).await => {
+            connections.iter().for_each(JoinHandle::abort);
+            let source = "it closes connections that do not begin with a handshake".into();
+            return Err(AdapterError::Refused { what: "it speaks TLS: rediss://", source });
         }
         Ok(Ok(Err(error))) => tracing::warn!(%error, "Redis is not available; starting degraded"),
         Err(_) => tracing::warn!("Redis does not answer; starting degraded"),
@@ -142,6 +147,31 @@ fn refusal(error: &Error) -> Option<&'static str> {
         }
         ErrorKind::IO if says("kind: InvalidData") => Some("its TLS is refused"),
         _ => None,
+    }
+}
+
+/// Whether what a plain connection gets no answer from is there, and wants TLS.
+async fn speaks_tls(shared: &Shared) -> bool {
+    let url = shared.options.url.expose_secret();
+    let Some((scheme, rest)) = url.split_once("://") else { return false };
+    if scheme.starts_with("rediss") {
+        return false;
+    }
+    let url = SecretString::from(format!("{}://{rest}", scheme.replacen("redis", "rediss", 1)));
+    let Ok(config) = Config::from_url(url.expose_secret()) else { return false };
+    let Ok(client) = Builder::from_config(Config { fail_fast: true, ..config }).build() else {
+        return false;
+    };
+    let connection = client.connect();
+    let answer = timeout(ANSWERED_WITHIN, client.wait_for_connect()).await;
+    connection.abort();
+    match answer {
+        Ok(Ok(())) => true,
+        // These come after a handshake.
+        Ok(Err(error)) => {
+            *error.kind() == ErrorKind::Auth || error.details().contains("InvalidCertificate")
+        }
+        Err(_) => false,
     }
 }
 
