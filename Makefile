@@ -1,6 +1,6 @@
 # What a developer types. `make test` and `make cluster` install from Debian what is missing.
 
-.PHONY: help build test rust e2e takeover jitter deploy-storm abuse openapi types check fmt cluster bench slow install
+.PHONY: help build test rust e2e takeover jitter deploy-storm abuse fuzz openapi types deny audit check fmt cluster bench slow install
 
 help:
 	@echo 'make test      everything: cargo test, the end-to-end suites, the documents and types'
@@ -12,6 +12,8 @@ help:
 	@echo 'make abuse     500 honest clients beside abuse of every kind, without and with it in turn (CLIENTS=… PHASE=… ROUNDS=… SCALE=…)'
 	@echo 'make openapi   the OpenAPI document and its routes only'
 	@echo 'make types     the AsyncAPI document and clients/typescript only (GENERATE=1 writes the types)'
+	@echo 'make deny      licences, bans and sources of the crates; no network'
+	@echo 'make audit     the same and the published advisories: needs the network'
 	@echo 'make check     format, lints, documentation'
 	@echo 'make cluster   three nodes behind nginx on this machine (CLUSTER_PORT=8080)'
 	@echo 'make bench     how much later another node gets each chunk (ARGS="--runs 5"), and other load tests'
@@ -26,7 +28,7 @@ install:
 	@dev/install.sh
 
 test: install
-	@dev/services.sh dev/test.sh rust e2e openapi types
+	@dev/services.sh dev/test.sh rust e2e openapi types deny
 
 rust:
 	@dev/install.sh minimal
@@ -54,6 +56,14 @@ openapi:
 types:
 	@dev/install.sh minimal types
 	@dev/services.sh dev/test.sh types
+
+deny:
+	@dev/install.sh deny
+	@dev/deny.sh
+
+audit:
+	@dev/install.sh deny
+	@dev/deny.sh advisories
 
 check:
 	cargo fmt --all --check

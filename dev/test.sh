@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# dev/test.sh [rust] [e2e] [openapi] [types]: the tests, and their counts at the end. Needs the services of
-# dev/services.sh. SUITE=stream runs tests/e2e/stream.test.mjs only; TESTS=… filters cargo's.
+# dev/test.sh [rust] [e2e] [openapi] [types] [deny]: the tests, and their counts at the end. Needs the
+# services of dev/services.sh. SUITE=stream runs tests/e2e/stream.test.mjs only; TESTS=… filters cargo's.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 [[ -n ${TEST_REDIS_URL:-} && -n ${TEST_DATABASE_URL:-} ]] ||
   { echo 'dev/test.sh: run it through dev/services.sh' >&2; exit 2; }
-[[ $# -gt 0 ]] || set -- rust e2e openapi types
+[[ $# -gt 0 ]] || set -- rust e2e openapi types deny
 
 logs=$(mktemp -d "${TMPDIR:-/tmp}/tokencast-test.XXXXXX")
 trap 'rm -rf "$logs"' EXIT
@@ -65,9 +65,14 @@ types() {
   summary+=("Types:       $(tail -n 1 "$logs/types")")
 }
 
+deny() {
+  dev/deny.sh 2>&1 | tee "$logs/deny" || status=1
+  summary+=("Crates:      $(tail -n 1 "$logs/deny")")
+}
+
 for part; do
   case $part in
-    rust | e2e | openapi | types) "$part" ;;
+    rust | e2e | openapi | types | deny) "$part" ;;
     *) echo "dev/test.sh: unknown part: $part" >&2; exit 2 ;;
   esac
 done

@@ -41,6 +41,14 @@ pub enum AdapterError {
         /// What the driver said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Redis is there, and refuses this node or is refused by it: another configuration helps.
+    #[error("connect to Redis: {what}")]
+    Refused {
+        /// What is refused, for people.
+        what: &'static str,
+        /// What the driver said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Something is stored that this version does not understand.
     #[error("{doing}: not understood: {what}")]
     Malformed {

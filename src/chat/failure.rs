@@ -28,6 +28,6 @@ pub(super) fn unavailable(error: AdapterError) -> Error {
     let told = internal(&error);
     match error {
         AdapterError::Unavailable { .. } => told.retry_after(RETRY_AFTER),
-        AdapterError::Malformed { .. } => told,
+        AdapterError::Malformed { .. } | AdapterError::Refused { .. } => told,
     }
 }

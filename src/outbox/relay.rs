@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{BATCH, DeliverError, Outbox};
@@ -47,12 +47,13 @@ impl Outbox {
         }
     }
 
-    /// Appends what was appended a moment ago to logs that do not have it any more.
+    /// Appends what was appended a moment ago to logs that do not have it any more. One session
+    /// that cannot be appended to does not stand before the others; an error says that there was
+    /// one, or that the adapter went away.
     async fn tell_again(&self) -> Result<(), DeliverError> {
         let told = self.store.last_told(SESSIONS_MAX).await?;
-        stream::iter(told)
-            .map(Ok)
-            .try_for_each_concurrent(SESSIONS_AT_ONCE, |(session, newest)| async move {
+        let mut done = stream::iter(told)
+            .map(|(session, newest)| async move {
                 let last = self.adapter.revision(&session).await?;
                 if last >= newest {
                     return Ok(());
@@ -60,7 +61,17 @@ impl Outbox {
                 tracing::info!(%session, last, newest, "the log lacks what was appended to it");
                 self.append_between(&session, last, newest + 1).await
             })
-            .await
+            .buffer_unordered(SESSIONS_AT_ONCE);
+        let mut failed = None;
+        while let Some(done) = done.next().await {
+            if let Err(error) = done {
+                failed.get_or_insert(error);
+                if !self.adapter.is_up() {
+                    break;
+                }
+            }
+        }
+        failed.map_or(Ok(()), Err)
     }
 
     /// Appends what stands behind row `after`, or from the first one on. Where to go on; `None`:

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::error::DatabaseError;
+use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
@@ -57,6 +58,28 @@ macro_rules! message_of {
         concat!($row, ".message_id")
     };
 }
+
+/// What may stand behind the `?` of the URL.
+const PARAMETERS: [&str; 18] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
 
 #[path = "sql/mod.rs"]
 mod sql;
@@ -154,6 +177,7 @@ fn passes(complaint: &dyn DatabaseError) -> bool {
 /// Opens the database and brings its tables up to date.
 pub(super) async fn connect(url: &str, options: &StoreOptions) -> Result<sql::Sql, StoreError> {
     let limit = options.operation_timeout();
+    refuse_unknown_parameters(url)?;
     let database = PgConnectOptions::from_str(url)
         .map_err(|error| classify("read database URL", passes, error))?
         .application_name("tokencast");
@@ -185,6 +209,21 @@ pub(super) async fn connect(url: &str, options: &StoreOptions) -> Result<sql::Sq
     Ok(store)
 }
 
+/// The driver would pass over a mistyped `sslmode` with a warning that shows its value, and so
+/// that of a password in the wrong place.
+fn refuse_unknown_parameters(url: &str) -> Result<(), StoreError> {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    for (at, (key, _)) in form_urlencoded::parse(query.as_bytes()).enumerate() {
+        if !PARAMETERS.contains(&&*key) && !key.starts_with("options[") {
+            return Err(StoreError::Unexpected {
+                doing: "read database URL",
+                source: format!("parameter {} is not known", at + 1).into(),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// On a connection of its own, since neither waiting for another node's migration nor a long
 /// migration is a statement to be cut off.
 async fn migrate(database: &PgConnectOptions, options: &StoreOptions) -> Result<(), StoreError> {
@@ -195,8 +234,34 @@ async fn migrate(database: &PgConnectOptions, options: &StoreOptions) -> Result<
     // While a cluster is brought to a new version, nodes of the old one still start.
     migrator.set_ignore_missing(true);
     bounded("migrate database", Duration::MAX, passes, async {
-        migrator.run(&mut connection).await?;
+        // Running it asks for the right to make tables, also where none is to be made: a node may
+        // serve as somebody who must not.
+        if !is_up_to_date(&migrator, &mut connection).await? {
+            migrator.run(&mut connection).await?;
+        }
         connection.close().await
     })
     .await
+}
+
+/// Whether every migration was applied, as it is in this version. Where nobody has migrated yet,
+/// and where the one who asks must not know, it is not.
+async fn is_up_to_date(migrator: &Migrator, connection: &mut PgConnection) -> sqlx::Result<bool> {
+    let applied: Result<Vec<(i64, Vec<u8>, bool)>, _> =
+        sqlx::query_as("SELECT version, checksum, success FROM _sqlx_migrations")
+            .fetch_all(&mut *connection)
+            .await;
+    let applied = match applied {
+        Ok(applied) => applied,
+        Err(sqlx::Error::Database(_)) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    // What broke off in the middle is for the migration to complain about.
+    let whole = applied.iter().all(|(.., success)| *success);
+    Ok(whole
+        && migrator.iter().all(|migration| {
+            applied.iter().any(|(version, checksum, _)| {
+                *version == migration.version && checksum[..] == migration.checksum[..]
+            })
+        }))
 }

@@ -15,6 +15,8 @@ use super::super::{News, Notice};
 /// `C1`, then generation (16 bytes), attempt (4), seq, offset, tokens, read-at (8 each, big
 /// endian); the delta follows.
 const CHUNK_HEADER_BYTES: usize = 2 + 16 + 4 + 4 * 8;
+/// The scripts count positions on, in floating point.
+const EXACT_MAX: u64 = 1 << 53;
 
 /// What came over a channel.
 #[derive(Debug)]
@@ -108,6 +110,9 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Frame> {
         b"E1" => {
             let space = body.iter().position(|byte| *byte == b' ')?;
             let at = position(std::str::from_utf8(&body[..space]).ok()?)?;
+            if at.epoch.max(at.seq) > EXACT_MAX {
+                return None;
+            }
             Some(Frame::Event(at, codec::decode_event(&body[space + 1..]).ok()?))
         }
         b"S1" => Some(Frame::Signal(codec::decode_signal(body).ok()?)),
@@ -195,6 +200,7 @@ mod tests {
             "C2x",
             "E1",
             "E1x-y z",
+            "E118446744073709551615-1 {\"v\":2}",
             "E112-1 {}",
             "P1x",
             "N1go",

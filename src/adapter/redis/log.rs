@@ -106,8 +106,20 @@ impl Log for Redis {
     }
 
     async fn revision(&self, session: &SessionId) -> Result<u64, AdapterError> {
-        let last: Result<Option<u64>, _> = self.shared.commands.get(revision_key(session)).await;
-        last.map(Option::unwrap_or_default).map_err(|source| unavailable("read revision", source))
+        let last: Option<Bytes> = self
+            .shared
+            .commands
+            .get(revision_key(session))
+            .await
+            .map_err(|source| unavailable("read revision", source))?;
+        // What is no number counts as none to the scripts, too.
+        let last = last.as_deref().map(|last| std::str::from_utf8(last).ok()?.parse().ok());
+        Ok(last.map_or(0, |last| {
+            last.unwrap_or_else(|| {
+                self.shared.garbage.found("revision");
+                0
+            })
+        }))
     }
 
     async fn signal(&self, session: &SessionId, signal: Signal) -> Result<(), AdapterError> {
@@ -294,8 +306,8 @@ impl Redis {
             let position = frame::position(&id).ok_or_else(|| malformed("read log", &id))?;
             // What cannot be read holds its place: whoever reads on must get past it.
             let body = fields.first().map_or(&[][..], |(_, body)| &body[..]);
-            let event = codec::decode_event(body).unwrap_or_else(|error| {
-                tracing::warn!(%session, %position, %error, "passed over what is no event");
+            let event = codec::decode_event(body).unwrap_or_else(|_| {
+                self.shared.garbage.found("log");
                 Event::new(EventKind::Unknown)
             });
             events.push((position, Arc::new(event)));

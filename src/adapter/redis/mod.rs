@@ -18,6 +18,7 @@
 
 mod devices;
 mod frame;
+mod garbage;
 mod limits;
 mod log;
 mod nodes;
@@ -34,7 +35,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use fred::clients::Client;
-use fred::error::Error;
+use fred::error::{Error, ErrorKind};
 use fred::interfaces::PubsubInterface;
 use fred::types::Builder;
 use fred::types::config::{Config, ReconnectPolicy, UnresponsiveConfig};
@@ -48,6 +49,7 @@ use crate::domain::{GenerationId, NodeId, Position, SessionId, UserId};
 use crate::lifecycle::Tasks;
 
 use devices::Devices;
+use garbage::Garbage;
 use scripts::Scripts;
 
 /// The channel that every node hears.
@@ -98,6 +100,7 @@ struct Shared {
     renew: Notify,
     /// An absence was dropped, and there has been no room since.
     untold: AtomicBool,
+    garbage: Garbage,
 }
 
 #[derive(Default)]
@@ -127,14 +130,24 @@ impl Redis {
     /// degraded until it answers.
     ///
     /// # Errors
-    /// A URL that cannot be read.
+    /// A URL that cannot be read, and a Redis that is there and with which time will not help: a
+    /// certificate or password that is refused.
     pub async fn connect(
         node: NodeId,
         options: RedisOptions,
         tasks: &Tasks,
     ) -> Result<Self, AdapterError> {
-        let mut builder =
-            builder(&options).map_err(|source| unavailable("read REDIS_URL", source))?;
+        let mut builder = builder(&options).map_err(|error| {
+            // Some of the driver's words quote the URL.
+            let source = match error.kind() {
+                ErrorKind::Url | ErrorKind::Tls => error.to_string(),
+                kind => kind.to_str().to_owned(),
+            };
+            AdapterError::Refused {
+                what: "the URL or the CAs cannot be read",
+                source: source.into(),
+            }
+        })?;
         let subscriber = builder.build().map_err(|source| unavailable("connect", source))?;
         // fred makes all its channels of this size at once, and nothing arrives on this connection.
         builder.with_performance_config(|performance| performance.broadcast_channel_capacity = 16);
@@ -155,8 +168,9 @@ impl Redis {
             spent: Spent::default(),
             renew: Notify::new(),
             untold: AtomicBool::new(false),
+            garbage: Garbage::default(),
         });
-        subscriber::start(&shared, tasks).await;
+        subscriber::start(&shared, tasks).await?;
         nodes::start(&shared, tasks);
         Ok(Self { shared })
     }

@@ -6,15 +6,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use fred::error::{Error, ErrorKind};
 use fred::interfaces::{
     ClientLike, EventInterface, KeysInterface, PubsubInterface, StreamsInterface,
 };
+use fred::types::Builder;
+use fred::types::config::{Config, Server};
 use fred::types::{Message, Value};
 use futures::StreamExt;
 use futures::stream;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use super::super::AdapterError;
 use super::frame::{self, Frame};
 use super::log::ms;
 use super::{
@@ -31,28 +38,51 @@ const PING_EVERY: Duration = Duration::from_millis(500);
 const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 /// How often what was appended to is trimmed and its time to live renewed.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// At most one line in this time says why there is no connection.
+const ERRORS_TOLD_EVERY: Duration = Duration::from_secs(10);
 /// How many commands of a batch are under way at once.
 pub(super) const BATCH: usize = 128;
 
+/// Why connections fail.
+type Errors = broadcast::Receiver<(Error, Option<Server>)>;
+
 /// Connects and starts these tasks; waits at most the command timeout for the first connection.
-pub(super) async fn start(shared: &Arc<Shared>, tasks: &Tasks) {
+///
+/// # Errors
+/// What makes every further attempt hopeless: see [`refusal`].
+pub(super) async fn start(shared: &Arc<Shared>, tasks: &Tasks) -> Result<(), AdapterError> {
+    let errors = shared.commands.error_rx();
     let messages = shared.subscriber.message_rx();
     let reconnects = shared.subscriber.reconnect_rx();
     let commands = shared.commands.reconnect_rx();
-    shared.commands.connect();
-    shared.subscriber.connect();
+    let connections = [shared.commands.connect(), shared.subscriber.connect()];
     let connected = async {
         shared.commands.wait_for_connect().await?;
         shared.subscriber.wait_for_connect().await?;
         shared.subscriber.ssubscribe(node_channel(shared.node)).await?;
         shared.subscriber.ssubscribe(ALL_CHANNEL).await
     };
-    match timeout(shared.options.command_timeout, connected).await {
-        Ok(Ok(())) => {
+    let first = async {
+        tokio::select! {
+            connected = connected => Ok(connected),
+            refused = refused(shared.commands.error_rx()) => Err(refused),
+        }
+    };
+    match timeout(shared.options.command_timeout, first).await {
+        Ok(Err(refused)) => {
+            connections.iter().for_each(JoinHandle::abort);
+            return Err(refused);
+        }
+        Ok(Ok(Ok(()))) => {
             shared.up.store(true, Ordering::Relaxed);
             metrics::handles().redis_up.set(1.0);
         }
-        Ok(Err(error)) => tracing::warn!(%error, "Redis is not available; starting degraded"),
+        Err(_) if speaks_tls(shared).await => {
+            connections.iter().for_each(JoinHandle::abort);
+            let source = "it closes connections that do not begin with a handshake".into();
+            return Err(AdapterError::Refused { what: "it speaks TLS: rediss://", source });
+        }
+        Ok(Ok(Err(error))) => tracing::warn!(%error, "Redis is not available; starting degraded"),
         Err(_) => tracing::warn!("Redis does not answer; starting degraded"),
     }
 
@@ -81,10 +111,84 @@ pub(super) async fn start(shared: &Arc<Shared>, tasks: &Tasks) {
     tasks.spawn(async move {
         stop.run_until_cancelled(check(&own)).await;
     });
+    let stop = tasks.stopping().clone();
+    tasks.spawn(async move {
+        stop.run_until_cancelled(tell_errors(errors)).await;
+    });
+    Ok(())
+}
+
+/// Until a connection is refused for good.
+async fn refused(mut errors: Errors) -> AdapterError {
+    loop {
+        match errors.recv().await {
+            Ok((error, _)) => match refusal(&error) {
+                Some(what) => return AdapterError::Refused { what, source: Box::new(error) },
+                None => continue,
+            },
+            Err(RecvError::Lagged(_)) => continue,
+            // The client is gone: whoever waits for the connection hears of it.
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+/// What is refused, where time will not help. A server that is away, starts, fails over or is cut
+/// off is none of it.
+fn refusal(error: &Error) -> Option<&'static str> {
+    let says = |words: &str| error.details().contains(words);
+    match error.kind() {
+        ErrorKind::Auth => Some("it refuses the user or the password of REDIS_URL"),
+        ErrorKind::Tls => Some("its TLS is refused"),
+        // rustls' errors come wrapped like this, and a connection that breaks does not.
+        ErrorKind::IO if says("InvalidCertificate") => Some("its certificate is refused"),
+        ErrorKind::IO if says("InvalidContentType") => {
+            Some("it does not speak TLS: redis:// instead of rediss://?")
+        }
+        ErrorKind::IO if says("kind: InvalidData") => Some("its TLS is refused"),
+        _ => None,
+    }
+}
+
+/// Whether what a plain connection gets no answer from is there, and wants TLS.
+async fn speaks_tls(shared: &Shared) -> bool {
+    let url = shared.options.url.expose_secret();
+    let Some((scheme, rest)) = url.split_once("://") else { return false };
+    if scheme.starts_with("rediss") {
+        return false;
+    }
+    let url = SecretString::from(format!("{}://{rest}", scheme.replacen("redis", "rediss", 1)));
+    let Ok(config) = Config::from_url(url.expose_secret()) else { return false };
+    let Ok(client) = Builder::from_config(Config { fail_fast: true, ..config }).build() else {
+        return false;
+    };
+    let connection = client.connect();
+    let answer = timeout(ANSWERED_WITHIN, client.wait_for_connect()).await;
+    connection.abort();
+    match answer {
+        Ok(Ok(())) => true,
+        // These come after a handshake.
+        Ok(Err(error)) => {
+            *error.kind() == ErrorKind::Auth || error.details().contains("InvalidCertificate")
+        }
+        Err(_) => false,
+    }
+}
+
+/// Says now and then why there is no connection.
+async fn tell_errors(mut errors: Errors) {
+    loop {
+        match errors.recv().await {
+            Ok((error, _)) => tracing::warn!(%error, "connect to Redis"),
+            Err(RecvError::Lagged(_)) => continue,
+            Err(RecvError::Closed) => return,
+        }
+        sleep(ERRORS_TOLD_EVERY).await;
+    }
 }
 
 /// Hands on what arrives, in order.
-async fn hand_on(shared: Arc<Shared>, mut messages: tokio::sync::broadcast::Receiver<Message>) {
+async fn hand_on(shared: Arc<Shared>, mut messages: broadcast::Receiver<Message>) {
     loop {
         match messages.recv().await {
             Ok(message) => receive(&shared, &message),
@@ -99,13 +203,16 @@ async fn hand_on(shared: Arc<Shared>, mut messages: tokio::sync::broadcast::Rece
 
 fn receive(shared: &Shared, message: &Message) {
     let Some(frame) = message.value.as_bytes().and_then(frame::decode) else {
-        tracing::debug!(channel = %message.channel, "passed over what is not understood");
-        return;
+        return shared.garbage.found("channel");
     };
     if matches!(frame, Frame::Chunk(_) | Frame::Event(..) | Frame::Signal(_)) {
         metrics::handles().events_arrived.increment(1);
     }
     match frame {
+        // One that was not sent would hide for how long none has come back.
+        Frame::Ping(number) if number > shared.pinged.load(Ordering::Relaxed) + 1 => {
+            shared.garbage.found("channel");
+        }
         Frame::Ping(number) => {
             shared.ponged.fetch_max(number, Ordering::Relaxed);
         }
@@ -147,10 +254,7 @@ fn dirty(shared: &Shared) {
 
 /// After each reconnect subscribes everything again, and only then lets heads be compared. (fred's
 /// own `manage_subscriptions` sends an empty SUBSCRIBE first, fails, and restores nothing.)
-async fn resubscribe(
-    shared: Arc<Shared>,
-    mut reconnects: tokio::sync::broadcast::Receiver<fred::types::config::Server>,
-) {
+async fn resubscribe(shared: Arc<Shared>, mut reconnects: broadcast::Receiver<Server>) {
     loop {
         match reconnects.recv().await {
             Ok(_) | Err(RecvError::Lagged(_)) => {}
@@ -183,10 +287,7 @@ async fn resubscribe(
 
 /// Counts how often the connection for commands is made anew: it may be to another Redis, and what
 /// is appended is heard of by no other way than the subscriptions, which may never have been cut.
-async fn count(
-    shared: &Shared,
-    mut reconnects: tokio::sync::broadcast::Receiver<fred::types::config::Server>,
-) {
+async fn count(shared: &Shared, mut reconnects: broadcast::Receiver<Server>) {
     loop {
         match reconnects.recv().await {
             Ok(_) | Err(RecvError::Lagged(_)) => {}

@@ -133,7 +133,10 @@ async fn take_out_group(
     (group, members): (Group, Vec<String>),
 ) -> Vec<String> {
     let done = match group {
-        Group::Unknown => Ok(()),
+        Group::Unknown => {
+            shared.garbage.found("held");
+            Ok(())
+        }
         Group::User(user) => match devices::take_offline(shared, &user, label).await {
             Ok(true) => {
                 tell(shared, Absence::Offline { user }).await;

@@ -1,6 +1,7 @@
 //! What is counted of running generations.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use fred::types::Value;
 
 use super::super::{AdapterError, Tallies, Tally};
@@ -57,16 +58,24 @@ impl Tallies for Redis {
     ) -> Result<Option<Tally>, AdapterError> {
         let shared = &self.shared;
         let key = vec![tally_key(session, generation)];
-        let found: Vec<Option<u64>> =
+        let found: Vec<Option<Bytes>> =
             call(&shared.commands, &shared.scripts.tallied, key, Vec::new())
                 .await
                 .map_err(|source| unavailable("read tally", source))?;
-        let &[tokens, errors, first_token_ms, sent_bytes] = &found[..] else {
+        let [tokens, errors, first_token_ms, sent_bytes] = &found[..] else {
             return Err(AdapterError::Malformed {
                 doing: "read tally",
                 what: format!("{} fields", found.len()),
             });
         };
+        let found = [tokens, errors, first_token_ms, sent_bytes].map(|field| {
+            let read = std::str::from_utf8(field.as_deref()?).ok().and_then(|n| n.parse().ok());
+            if read.is_none() {
+                shared.garbage.found("tally");
+            }
+            read
+        });
+        let [tokens, errors, first_token_ms, sent_bytes]: [Option<u64>; 4] = found;
         Ok(found.iter().any(Option::is_some).then(|| Tally {
             tokens: tokens.unwrap_or(0),
             first_token_ms,

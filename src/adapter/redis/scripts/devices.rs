@@ -3,7 +3,7 @@
 //! One hash for each user: label → `count:number:expiry`, how many devices a node has, as its
 //! statement of that number says; `@online`, where they count as online; `@seen`, when they were
 //! last seen. Of a node's statements the one with the highest number holds, so that they may come
-//! late or twice.
+//! late or twice. What is no statement is taken for one that has expired.
 
 /// A node states how many devices of a user it has.
 ///
@@ -22,8 +22,8 @@ for i = 1, #all, 2 do
   elseif all[i] ~= '@seen' then
     local c, n, expiry = string.match(all[i + 1], '^(%d+):(%d+):(%d+)$')
     if all[i] == ARGV[1] then
-      known = tonumber(n)
-    elseif tonumber(expiry) > now then
+      known = tonumber(n or 0)
+    elseif tonumber(expiry or 0) > now then
       others = others + tonumber(c)
     else
       redis.call('HDEL', KEYS[1], all[i])
@@ -61,10 +61,10 @@ for i = 1, #all, 2 do
     local count, expiry = string.match(all[i + 1], '^(%d+):%d+:(%d+)$')
     if all[i] == ARGV[1] then
       redis.call('HDEL', KEYS[1], all[i])
-      if tonumber(count) > 0 then
+      if tonumber(count or 0) > 0 then
         redis.call('HSET', KEYS[1], '@seen', string.format('%.0f', now))
       end
-    elseif tonumber(expiry) > now then
+    elseif tonumber(expiry or 0) > now then
       live = live + tonumber(count)
     end
   end
@@ -86,10 +86,10 @@ local live, seen = 0, 0
 local all = redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
   if all[i] == '@seen' then
-    seen = tonumber(all[i + 1])
+    seen = tonumber(all[i + 1]) or 0
   elseif all[i] ~= '@online' then
     local count, expiry = string.match(all[i + 1], '^(%d+):%d+:(%d+)$')
-    if tonumber(expiry) > now then live = live + tonumber(count) end
+    if tonumber(expiry or 0) > now then live = live + tonumber(count) end
   end
 end
 return {live, seen, now}

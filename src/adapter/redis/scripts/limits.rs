@@ -8,7 +8,7 @@ pub(super) const COUNT: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local each = tonumber(ARGV[1])
-local free_at = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now) + each
+local free_at = math.max(tonumber(redis.call('GET', KEYS[1]) or 0) or 0, now) + each
 local wait = free_at - now - each * ARGV[2]
 if wait > 0 then
   return wait
@@ -28,7 +28,7 @@ pub(super) const SPEND: &str = concat!(
 local left = ARGV[1] - now % ARGV[1]
 local spent = 0
 if ARGV[2] == '0' then
-  spent = tonumber(redis.call('GET', KEYS[1]) or 0)
+  spent = tonumber(redis.call('GET', KEYS[1]) or 0) or 0
 else
   spent = redis.call('INCRBY', KEYS[1], ARGV[2])
   redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', now + left))

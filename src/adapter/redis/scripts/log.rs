@@ -14,7 +14,7 @@ local len = redis.call('STRLEN', KEYS[1])
 local offset = tonumber(ARGV[1])
 if len == offset then
   if len == 0 then
-    local newest, attempt = tonumber(redis.call('GET', KEYS[3]) or 1), tonumber(ARGV[5])
+    local newest, attempt = tonumber(redis.call('GET', KEYS[3]) or 1) or 1, tonumber(ARGV[5])
     if newest > attempt then
       return {-1, 0}
     elseif newest < attempt then
@@ -40,7 +40,7 @@ return {1, redis.call('SPUBLISH', KEYS[2], ARGV[2] .. ARGV[3])}
 /// KEYS: the generation's newest attempt, the attempt's text, those of older attempts, the newest
 /// first. ARGV: attempt, time to live in ms. Answers the text.
 pub(super) const TAKE_TEXT: &str = r"
-if tonumber(redis.call('GET', KEYS[1]) or 1) <= tonumber(ARGV[1]) then
+if (tonumber(redis.call('GET', KEYS[1]) or 1) or 1) <= tonumber(ARGV[1]) then
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 end
 local taken = redis.call('STRLEN', KEYS[2]) > 0
@@ -112,7 +112,7 @@ pub(super) const APPEND_EVENT: &str = concat!(append!(), "return {id, heard}\n")
 /// must have those before it. Answers `{id, last, heard}`; the id is empty where nothing was appended.
 pub(super) const APPEND_STORED: &str = concat!(
     r"
-local last = tonumber(redis.call('GET', KEYS[3]) or 0)
+local last = tonumber(redis.call('GET', KEYS[3]) or 0) or 0
 local revision = tonumber(ARGV[5])
 if ARGV[6] == '1' and revision > last + 1 then
   return {'', last, 0}
