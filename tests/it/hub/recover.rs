@@ -274,7 +274,7 @@ fn seed() -> u64 {
 }
 
 /// Prints its seed; `SEED` repeats one.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn from_every_frame_in_every_vocabulary_what_was_missed_follows_once() {
     let mut random = Random(seed());
     // In one round, to one vocabulary, there may be nothing to tell.
