@@ -132,7 +132,8 @@ impl Heard {
 
     /// Of an answer that is not named: it is the one after so many others.
     fn nameless(&self) -> String {
-        self.stored().len().to_string()
+        let is_last = |said: &&String| said.starts_with("done ") || said.starts_with("error ");
+        self.said.iter().filter(is_last).count().to_string()
     }
 
     /// Without what only the log tells.
