@@ -71,6 +71,10 @@ impl TailState {
             place::set_void(&mut behind.cursor, generation);
         }
         if behind.is_incomplete {
+            // From its place in the log on that brings them once more.
+            if behind.has_upto > self.logged {
+                behind.cursor.given = behind.has_upto;
+            }
             let told = words.dialects.incomplete(words.dialect, words.session, &behind.cursor);
             if !took(None, told.as_slice()) {
                 return false;
@@ -221,7 +225,7 @@ impl TailState {
         let ended = Ended { generation, answer, attempt: *attempt, seq: 2 };
         let mut frames = words.rest(&ended, true, cursor);
         let is_running = self.running.iter().any(|running| running.generation == generation);
-        let is_ahead = self.cursor.ordinal > 0 && ordinal > self.cursor.ordinal;
+        let is_ahead = ordinal > self.cursor.ordinal;
         place::advance_texts(cursor, &event.kind, !is_running && !is_ahead);
         cursor.ordinal = cursor.ordinal.max(ordinal);
         frames.extend(words.say(Shown::Event { event, seq: 2, cursor: Some(cursor) }));

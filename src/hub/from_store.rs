@@ -55,6 +55,18 @@ impl Hub {
 }
 
 impl TailState {
+    /// Where the log has brought no message, it has lost them, never had any, or is about to bring
+    /// them. So what a live member's place says of messages has to hold for each that is one: of
+    /// those up to `has_upto`, which is what a reader that joins has once it is live. Who has more
+    /// than others stands apart.
+    pub(super) fn reaches(&mut self, has_upto: u64) {
+        let live = self.cursor.ordinal;
+        if self.logged == 0 && (self.members.is_empty() || has_upto < live) {
+            self.members.stand_apart(live);
+            self.cursor.ordinal = has_upto;
+        }
+    }
+
     fn skip_ahead(&mut self, reader: ReaderId) -> Option<u64> {
         let behind = Behind::further(self, self.members.lost(reader)?);
         let after = behind.cursor.ordinal;

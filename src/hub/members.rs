@@ -108,6 +108,7 @@ impl Member {
             texts.into_iter().for_each(|text| place::put(&mut behind.cursor, text));
             // It had them from the store, before the log brings them.
             behind.has_upto = behind.has_upto.max(ordinal);
+            behind.cursor.given = behind.cursor.given.max(ordinal);
         }
     }
 
@@ -172,6 +173,13 @@ impl Members {
             apart: None,
         });
         true
+    }
+
+    /// The live members, that have all messages up to an ordinal, may have more than others now.
+    pub(super) fn stand_apart(&mut self, ordinal: u64) {
+        for member in self.all.iter_mut().filter(|member| member.behind.is_none()) {
+            member.apart.get_or_insert_with(|| Box::new(Apart { ordinal, texts: Vec::new() }));
+        }
     }
 
     /// Where a reader stands; one that is live: where the tail's cursor says `live`.

@@ -223,11 +223,16 @@ impl Hub {
                 continue;
             }
             let mut state = tail.state();
-            state.reaches(stored);
             let (behind, is_whole) = match start {
-                Start::Now(texts) => (Behind::now(&state, texts), true),
-                Start::After(cursor) => Behind::after(&state, cursor),
+                Start::Now(texts) => (Behind::now(&state, texts, stored), true),
+                Start::After(cursor) => Behind::after(&state, cursor, stored),
             };
+            let has_upto = match start {
+                Start::After(cursor) if is_whole => cursor.has_upto().min(stored),
+                // It is not to be shown what is stored, or is given all of it before it is live.
+                Start::Now(_) | Start::After(_) => stored,
+            };
+            state.reaches(has_upto);
             let id = reader.id();
             let before = match start {
                 Start::Now(_) => stored,

@@ -68,10 +68,17 @@ pub(super) struct Behind {
 impl Behind {
     /// A reader that joins now and has `texts` (UTF-16 offsets) of the running answers. It does not
     /// say of which attempts: beyond what all of them have in common, or the end of the text, it
-    /// starts over. Also where it has text of an answer that nothing is known of.
-    pub(super) fn now(state: &TailState, texts: &[(GenerationId, u64)]) -> Self {
+    /// starts over. Also where it has text of an answer that nothing is known of. It is not to be
+    /// shown what is `stored`, but for the ends of the answers that it finds running.
+    pub(super) fn now(state: &TailState, texts: &[(GenerationId, u64)], stored: u64) -> Self {
         let mut behind = Self::at(state.applied, &state.cursor);
         behind.held = true;
+        if state.logged == 0 {
+            // Where others are here, it says of such ends what they say.
+            let may_end = !state.running.is_empty() && !state.members.is_empty();
+            let most = if may_end { behind.cursor.ordinal } else { u64::MAX };
+            behind.cursor.ordinal = stored.min(most);
+        }
         for running in &state.running {
             let generation = running.generation;
             match texts.iter().find(|(id, _)| *id == generation) {
@@ -97,9 +104,9 @@ impl Behind {
     }
 
     /// A reader that goes on after `cursor`, and whether all that came since is kept. Otherwise it
-    /// stands at the end, with what it has of answers.
-    pub(super) fn after(state: &TailState, cursor: &Cursor) -> (Self, bool) {
-        let is_whole = state.holds_since(cursor)
+    /// stands at the end, with what it has of answers. `stored`: as many messages there are.
+    pub(super) fn after(state: &TailState, cursor: &Cursor, stored: u64) -> (Self, bool) {
+        let is_whole = state.holds_since(cursor, stored)
             && (cursor.part == 0
                 || state.recent.iter().any(|r| r.position == Some(cursor.position)));
         let mut behind = if is_whole {

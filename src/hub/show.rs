@@ -105,9 +105,15 @@ impl TailState {
             kind => place::advance_texts(&mut self.cursor, kind, position.is_some()),
         }
         if let Some(position) = position {
-            self.cursor.position = position;
-            self.cursor.ordinal = self.cursor.ordinal.max(place::ordinal(kind));
+            self.moves_to(position, kind);
         }
+    }
+
+    /// The log has brought an event.
+    pub(super) fn moves_to(&mut self, position: Position, kind: &EventKind) {
+        self.cursor.position = position;
+        self.logged = self.logged.max(place::ordinal(kind));
+        self.cursor.ordinal = self.cursor.ordinal.max(self.logged);
     }
 
     /// Shows those what was just shown to the others, each with its own cursor, that stand apart.

@@ -46,6 +46,7 @@ impl Tail {
             pending: VecDeque::new(),
             pending_max: options.pending_max,
             cursor: Cursor::default(),
+            logged: 0,
             held_from: Position::default(),
             applied: 0,
             recent: VecDeque::new(),
@@ -115,6 +116,8 @@ pub(super) struct TailState {
     /// Where a member stands that is live: the last event that the log brought, and the texts of
     /// the running answers.
     pub cursor: Cursor,
+    /// The highest ordinal of the messages that the log brought; 0: none.
+    pub logged: u64,
     /// `recent` has all that the log brought after this.
     held_from: Position,
     /// Counts the events applied by this tail, whatever their epoch.
@@ -139,19 +142,11 @@ impl TailState {
         self.applied - self.recent.len() as u64
     }
 
-    /// Where the log has brought no message, it is one that has lost them, or never had any: those
-    /// up to this ordinal were stored before.
-    pub(super) fn reaches(&mut self, stored: u64) {
-        if self.cursor.ordinal == 0 {
-            self.cursor.ordinal = stored;
-        }
-    }
-
-    /// Whether all that the log brought after a cursor is kept.
-    pub(super) fn holds_since(&self, cursor: &Cursor) -> bool {
+    /// Whether all that the log brought after a cursor is kept. `stored`: as many messages there are.
+    pub(super) fn holds_since(&self, cursor: &Cursor, stored: u64) -> bool {
         let (position, end) = (cursor.position, self.cursor.position);
         if position == Position::default() {
-            return self.begins_after(cursor.ordinal);
+            return self.begins_after(cursor.ordinal, stored);
         }
         let is_kept = self.held_from <= position && position <= end;
         position == end || (position.epoch == end.epoch && is_kept)
@@ -160,10 +155,10 @@ impl TailState {
     /// Whether all is kept that happened after the message of an ordinal, where the log had
     /// nothing then. It may have been lost since: so it has to begin with the message that follows,
     /// or there is none.
-    fn begins_after(&self, ordinal: u64) -> bool {
+    fn begins_after(&self, ordinal: u64, stored: u64) -> bool {
         let mut ordinals = self.recent.iter().map(|recent| place::ordinal(&recent.event.kind));
         let first = ordinals.find(|first| *first > 0);
-        let before = first.map_or(self.cursor.ordinal, |first| first - 1);
+        let before = first.map_or(stored.max(self.logged), |first| first - 1);
         self.held_from.seq == 0 && before == ordinal
     }
 
@@ -403,8 +398,7 @@ impl TailState {
 
     /// The log brings an event that was shown before.
     fn place(&mut self, event: &Event, position: Position) {
-        self.cursor.position = position;
-        self.cursor.ordinal = self.cursor.ordinal.max(place::ordinal(&event.kind));
+        self.moves_to(position, &event.kind);
         if let (Some(generation), Some(_)) = (event.kind.generation(), event.kind.answer()) {
             place::forget(&mut self.cursor, generation);
         }

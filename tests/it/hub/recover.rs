@@ -1,357 +1,18 @@
-//! Whoever is cut off at any frame and comes back, on whatever node, ends with what an uncut reader
+//! Whoever is cut off at one frame and comes back, on whatever node, ends with what an uncut reader
 //! was shown; and so does one that falls behind what is kept. In each vocabulary.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use serde_json::Value;
-use tokencast::adapter::{Memory, SharedAdapter, SharedMemory};
-use tokencast::dialect::{DialectIndex, Dialects, Frame};
-use tokencast::domain::{Cursor, Event, EventKind, NodeId, Position};
+use tokencast::adapter::SharedMemory;
+use tokencast::dialect::Dialects;
+use tokencast::domain::{Event, EventKind, Position};
 use tokencast::hub::{FromStore, Standing, Start, Stored};
 
-use super::reader::{Random, TestReader, place};
+use super::coming_back::{Heard, Reading, all, enter, keeping, supply};
+use super::reader::{TestReader, place};
 use super::told::Talk;
-use super::{Node, node_keeping, session, watch};
-
-/// As many as a page from the store has.
-const PAGE_MAX: usize = 3;
-
-fn all() -> Vec<DialectIndex> {
-    let dialects = Dialects::new(false);
-    let names = ["session", "subscribe", "conversation", "persona"];
-    let sockets = names.into_iter().map(|name| dialects.by_name(name).unwrap());
-    sockets.chain([dialects.sse()]).collect()
-}
-
-/// A node whose log keeps so many events, and itself so many for its readers.
-fn keeping(shared: &SharedMemory, log: usize, recent: usize) -> Node {
-    let ttl = Duration::from_secs(60);
-    let adapter: SharedAdapter = Arc::new(Memory::new(NodeId::new(), log, ttl, shared.clone()));
-    node_keeping(adapter, Dialects::new(false), recent)
-}
-
-/// What a client has that was told all this, whatever it speaks. One answer runs at a time.
-#[derive(Debug, Clone, Default)]
-struct Heard {
-    /// Everything but text and what voids it.
-    said: Vec<String>,
-    /// Of answers that are not over.
-    texts: BTreeMap<String, String>,
-    /// How often it was told that it may lack changes.
-    incomplete: usize,
-}
-
-impl Heard {
-    fn hear(&mut self, talk: &Talk, frames: &[Frame]) {
-        for frame in frames {
-            let body: Value = serde_json::from_str(frame.payload.get()).unwrap();
-            self.hear_one(talk, frame.event, &body);
-        }
-    }
-
-    fn hear_one(&mut self, talk: &Talk, event: &str, body: &Value) {
-        let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
-        let about = match (event, &body["streamId"]) {
-            ("", _) => "sse".to_owned(),
-            ("chat:streaming", _) => text("messageId"),
-            _ => text("streamId"),
-        };
-        let is_last = body["isComplete"] == true;
-        match event {
-            "stream:chunk" | "message:chunk" | "chat:streaming" if !is_last => {
-                let key = if event == "stream:chunk" { "delta" } else { "chunk" };
-                self.grow(&about, body["offset"].as_u64(), &text(key));
-            }
-            "" if body["chunk"].is_string() => self.grow(&about, None, &text("chunk")),
-            "messages:missed" => {
-                assert_eq!(
-                    (&body["messages"], &body["hasMore"]),
-                    (&Value::Array(vec![]), &Value::Bool(true))
-                );
-                self.incomplete += 1;
-            }
-            "stream:reset" | "message:reset" => {
-                self.texts.remove(&about);
-            }
-            "chat:thinking" | "reset" => self.texts.clear(),
-            "stream:resumed" => {}
-            "stream:start" => {
-                self.texts.remove(&about);
-                self.said.push(format!("start {about}"));
-            }
-            "" if body["status"].is_string() => {
-                self.texts.clear();
-                self.said.push("start".to_owned());
-            }
-            _ => self.end(talk, event, body, &about),
-        }
-    }
-
-    fn grow(&mut self, about: &str, offset: Option<u64>, delta: &str) {
-        let text = self.texts.entry(about.to_owned()).or_default();
-        let units = text.encode_utf16().count() as u64;
-        assert_eq!(offset.unwrap_or(units), units, "a gap or an overlap: {delta}");
-        text.push_str(delta);
-    }
-
-    /// A message, or a piece of the end of an answer, which tells what its text is.
-    fn end(&mut self, talk: &Talk, event: &str, body: &Value, about: &str) {
-        let message = if body["message"].is_object() { &body["message"] } else { body };
-        let id = ["id", "messageId"].into_iter().find_map(|key| message[key].as_str());
-        let id = id.unwrap_or_default();
-        self.said.push(format!("{event} {id}{about}{}", body["isComplete"]));
-        if event == "error" {
-            self.texts.remove(if about.is_empty() { "sse" } else { about });
-            return;
-        }
-        let answer = talk.answers.iter().find(|answer| answer.message.to_string() == id);
-        let Some(answer) = answer.filter(|_| event != "chat:response" && event != "chat:error")
-        else {
-            return;
-        };
-        let about = match event {
-            "" => "sse".to_owned(),
-            "chat:streaming" | "chat:message" | "chat:complete" => id.to_owned(),
-            _ => answer.generation.to_string(),
-        };
-        let whole = self.texts.get(&about).map_or("", String::as_str);
-        if !["stream:error", "chat:complete"].contains(&event) {
-            assert_eq!(whole, answer.text, "the text at its end: {event}");
-        }
-        if ["stream:complete", "stream:stopped", "stream:error", "chat:complete", ""]
-            .contains(&event)
-        {
-            self.texts.remove(&about);
-        }
-    }
-
-    /// Without what only the log tells.
-    fn stored(&self) -> Vec<&String> {
-        self.said.iter().filter(|said| !said.starts_with("start")).collect()
-    }
-
-    fn running(&self, talk: &Talk) -> Vec<&String> {
-        let is_running = |id: &String| {
-            let over = |answer: &super::told::Written| {
-                let is_it =
-                    answer.message.to_string() == *id || answer.generation.to_string() == *id;
-                is_it && talk.stored.iter().any(|e| e.kind.generation() == Some(answer.generation))
-            };
-            !talk.answers.iter().any(over)
-        };
-        let texts = self.texts.iter().filter(|(id, text)| !text.is_empty() && is_running(id));
-        texts.map(|(_, text)| text).collect()
-    }
-}
-
-/// A page of what the store has after an ordinal.
-fn page(talk: &Talk, after: u64, dialect: DialectIndex) -> FromStore {
-    let answers_only = dialect == Dialects::new(false).sse();
-    let is_wanted = |stored: &&Stored| !answers_only || stored.event.kind.answer().is_some();
-    let ordinal = |stored: &Stored| match &stored.event.kind {
-        EventKind::MessageNew(message) => message.ordinal,
-        kind => kind.answer().unwrap().ordinal,
-    };
-    let after = talk.kept.iter().filter(|stored| ordinal(stored) > after).filter(is_wanted);
-    let mut missed: Vec<Stored> = after.cloned().collect();
-    let has_more = missed.len() > PAGE_MAX;
-    missed.truncate(PAGE_MAX);
-    let upto = if has_more { ordinal(&missed[PAGE_MAX - 1]) } else { talk.ordinal };
-    let known = missed.iter().filter_map(|stored| stored.event.kind.brings()).collect();
-    FromStore { known, missed, has_more, upto }
-}
-
-/// As its owner does that heard that it fell behind.
-fn supply(node: &Node, talk: &Talk, reader: &TestReader) {
-    use tokencast::hub::Reader;
-    for _ in 0..100 {
-        let Some(after) = node.hub.skip_ahead(&talk.session, reader.number()) else { return };
-        node.hub.supply(&talk.session, reader.number(), page(talk, after, reader.dialect()));
-    }
-    panic!("it does not get on");
-}
-
-async fn enter(
-    node: &Node,
-    talk: &Talk,
-    dialect: DialectIndex,
-    at: &Cursor,
-) -> (Arc<TestReader>, bool) {
-    let reader = TestReader::of("ada", dialect);
-    let start = Start::After(at);
-    let join = node.hub.join(&talk.session, reader.clone(), Standing::Belongs, start, talk.ordinal);
-    let entered = join.await.unwrap();
-    let from_store = match entered.is_whole {
-        true => FromStore::default(),
-        false => page(talk, at.has_upto(), dialect),
-    };
-    node.hub.go_live(&talk.session, reader.number(), from_store);
-    supply(node, talk, &reader);
-    (reader, entered.is_whole)
-}
-
-/// One reader, and what its client had before.
-struct Reading {
-    had: Heard,
-    node: usize,
-    reader: Arc<TestReader>,
-    /// Never brought on from the store.
-    is_whole: bool,
-}
-
-impl Reading {
-    fn has(&self, talk: &Talk) -> Heard {
-        let mut has = self.had.clone();
-        has.hear(talk, &self.reader.frames());
-        has
-    }
-
-    /// Cuts it after a frame, and has it come back.
-    async fn cut(&self, talk: &Talk, nodes: &[Node], at: usize, node: usize) -> Option<Self> {
-        use tokencast::hub::Reader;
-        let frames = self.reader.frames();
-        let cursor = place(frames[at].cursor.as_deref()?);
-        let mut had = self.had.clone();
-        had.hear(talk, &frames[..=at]);
-        let (reader, is_whole) = enter(&nodes[node], talk, self.reader.dialect(), &cursor).await;
-        if !is_whole {
-            // All of an event comes again of which it had a part.
-            had.said.truncate(had.said.len() - usize::from(cursor.part));
-        }
-        let is_whole = is_whole && self.is_whole && self.is_quick();
-        Some(Self { had, node, reader, is_whole })
-    }
-
-    fn is_quick(&self) -> bool {
-        self.reader.fell_behind.load(Ordering::SeqCst) == 0
-    }
-
-    fn check(&self, talk: &Talk, uncut: &Heard, what: &str) {
-        let has = self.has(talk);
-        if self.is_whole && self.is_quick() {
-            assert_eq!(has.said, uncut.said, "{what}");
-            assert_eq!(has.incomplete, 0, "{what}");
-        } else {
-            assert_eq!(has.stored(), uncut.stored(), "{what}");
-        }
-        assert_eq!(has.running(talk), uncut.running(talk), "{what}: the running text");
-    }
-}
-
-/// Messages, an answer that goes on, starts over, is taken over, and each way to end.
-async fn step(
-    node: &Node,
-    talk: &mut Talk,
-    open: &mut Option<usize>,
-    what: usize,
-    random: &mut Random,
-) {
-    let log = &*node.adapter;
-    match (*open, what) {
-        (_, 0 | 1) => talk.say(log).await,
-        (None, _) => *open = Some(talk.start(log).await),
-        (Some(at), 2) => talk.reset(log, at).await,
-        (Some(at), 3) => talk.resume(log, at).await,
-        (Some(at), 4) => {
-            talk.end(log, at, random.below(3)).await;
-            *open = None;
-        }
-        (Some(at), _) => {
-            let delta = ["é", "one ", "😀", "longer words ", "\n"][random.below(5)];
-            talk.grow(log, at, delta).await;
-        }
-    }
-}
-
-fn seed() -> u64 {
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
-    println!("SEED={seed}");
-    seed
-}
-
-/// Prints its seed; `SEED` repeats one.
-#[tokio::test]
-async fn from_every_frame_in_every_vocabulary_what_was_missed_follows_once() {
-    let mut random = Random(seed());
-    // In one round, to one vocabulary, there may be nothing to tell.
-    let mut told = 0;
-    for (round, dialect) in all().into_iter().cycle().take(10).enumerate() {
-        let log = if round % 2 == 0 { 4 } else { 512 };
-        let (shared, session) = (SharedMemory::default(), session());
-        let mut nodes = vec![keeping(&shared, log, 512), keeping(&shared, log, 8)];
-        let first = TestReader::of("ada", dialect);
-        watch(&nodes[0], &session, &first, Standing::Belongs).await;
-        let root = Reading { had: Heard::default(), node: 0, reader: first, is_whole: true };
-        let (mut talk, mut open) = (Talk::new(&session), None);
-        let mut others: Vec<Reading> = Vec::new();
-        for n in 0..30 {
-            let what = random.below(12);
-            match (open, what) {
-                (Some(at), 4) if random.below(2) == 0 => {
-                    // The store has the end before the log.
-                    let end = talk.finish(at, n);
-                    open = None;
-                    let frames = root.reader.frames().len();
-                    if frames > 0 {
-                        others.extend(root.cut(&talk, &nodes, random.below(frames), 1).await);
-                    }
-                    let log = nodes[0].adapter.clone();
-                    talk.deliver(&*log, end).await;
-                }
-                _ => step(&nodes[0], &mut talk, &mut open, what, &mut random).await,
-            }
-            let from = match others.len() {
-                0 => &root,
-                some => [&root, &others[random.below(some)]][random.below(2)],
-            };
-            let frames = from.reader.frames().len();
-            if frames > 0 {
-                let node = random.below(2);
-                let cut = from.cut(&talk, &nodes, random.below(frames), node).await;
-                others.extend(cut);
-            }
-            if !others.is_empty() {
-                let Reading { reader, node, .. } = &others[random.below(others.len())];
-                if reader.full.fetch_xor(true, Ordering::SeqCst) {
-                    reader.full_after_next.store(random.below(3) == 0, Ordering::SeqCst);
-                    nodes[*node].hub.resume(reader.number(), [&session]);
-                    supply(&nodes[*node], &talk, reader);
-                }
-            }
-        }
-        for Reading { reader, node, .. } in &others {
-            reader.full.store(false, Ordering::SeqCst);
-            reader.full_after_next.store(false, Ordering::SeqCst);
-            nodes[*node].hub.resume(reader.number(), [&session]);
-            supply(&nodes[*node], &talk, reader);
-        }
-        let uncut = root.has(&talk);
-        for (n, other) in others.iter().enumerate() {
-            other.check(&talk, &uncut, &format!("round {round}, reader {n}"));
-        }
-        nodes.push(keeping(&shared, log, 512));
-        for at in 0..root.reader.frames().len() {
-            for node in 0..nodes.len() {
-                let Some(cut) = root.cut(&talk, &nodes, at, node).await else { continue };
-                let frame = &root.reader.frames()[at];
-                cut.check(&talk, &uncut, &format!("round {round}, after {frame:?} on {node}"));
-                let again = cut.reader.frames().len();
-                if again > 0 {
-                    let then = random.below(again);
-                    if let Some(twice) = cut.cut(&talk, &nodes, then, node).await {
-                        twice.check(&talk, &uncut, &format!("round {round}, {at}, then {then}"));
-                    }
-                }
-            }
-        }
-        told += uncut.said.len();
-    }
-    assert!(told > 10, "there was something to miss");
-}
+use super::{session, watch};
 
 #[tokio::test]
 async fn cut_between_the_pieces_of_one_end_the_other_pieces_follow_or_all_of_it_again() {
@@ -552,4 +213,67 @@ async fn in_the_middle_of_what_is_from_the_store_its_place_is_in_no_log() {
     assert_eq!(ordinals, (4..=20).collect::<Vec<_>>());
     let last = place(first.frames().last().unwrap().cursor.as_deref().unwrap());
     assert_eq!(*end, last, "with the word that it may lack changes it is back in the log");
+}
+
+/// Who joined between the store and the log, which had no message, raised everybody's place by
+/// that message: those who were there before, and still waited for it, came back without it.
+#[tokio::test(start_paused = true)]
+async fn whoever_joins_after_a_message_was_stored_says_nothing_for_those_who_wait_for_it() {
+    let (shared, session, dialect) = (SharedMemory::default(), session(), all()[0]);
+    let node = keeping(&shared, 512, 512);
+    let (first, late) = (TestReader::of("ada", dialect), TestReader::of("bob", dialect));
+    watch(&node, &session, &first, Standing::Belongs).await;
+    let (mut talk, log) = (Talk::new(&session), node.adapter.clone());
+    let sent = talk.send();
+    let (start, standing) = (Start::Now(&[]), Standing::Belongs);
+    node.hub.join(&session, late.clone(), standing, start, talk.ordinal).await.unwrap();
+    node.hub.go_live(&session, late.number(), FromStore::default());
+    let at = talk.start(&*log).await;
+    talk.grow(&*log, at, "text").await;
+    let places = [&first, &late]
+        .map(|reader| place(reader.frames().last().unwrap().cursor.as_ref().unwrap()));
+    assert_eq!(places.each_ref().map(|place| place.ordinal), [0, 1]);
+    talk.deliver(&*log, sent).await;
+    assert_eq!(first.names().last().unwrap(), "message:new");
+    assert_eq!(late.names().last().unwrap(), "stream:chunk", "it had it");
+    // Another node, whose log has lost it.
+    let other = keeping(&SharedMemory::default(), 512, 512);
+    for (place, is_owed) in places.iter().zip([true, false]) {
+        let (next, is_whole) = enter(&other, &talk, dialect, place).await;
+        assert!(!is_whole);
+        assert_eq!(next.names().contains(&"message:new".to_owned()), is_owed);
+    }
+}
+
+/// A page from the store had a message that the log brought only then: who was cut off between the
+/// two and came back was told it twice.
+#[tokio::test]
+async fn what_a_page_had_before_the_log_is_told_once_also_to_who_is_cut_off_in_between() {
+    let (shared, session, dialect) = (SharedMemory::default(), session(), all()[0]);
+    let nodes = [keeping(&shared, 4, 512), keeping(&shared, 4, 512)];
+    let first = TestReader::of("ada", dialect);
+    watch(&nodes[0], &session, &first, Standing::Belongs).await;
+    let (mut talk, log) = (Talk::new(&session), nodes[0].adapter.clone());
+    for _ in 0..9 {
+        talk.say(&*log).await;
+    }
+    let sent = talk.send();
+    let old = place(first.frames()[0].cursor.as_deref().unwrap());
+    let (cut, is_whole) = enter(&nodes[1], &talk, dialect, &old).await;
+    assert!(!is_whole);
+    let said =
+        |reader: &TestReader| reader.names().iter().filter(|name| *name == "message:new").count();
+    assert_eq!((said(&cut), cut.names().last().unwrap().as_str()), (9, "messages:missed"));
+    let at = place(cut.frames().last().unwrap().cursor.as_deref().unwrap());
+    let mut back = vec![enter(&nodes[0], &talk, dialect, &at).await];
+    talk.deliver(&*log, sent).await;
+    for node in &nodes {
+        back.push(enter(node, &talk, dialect, &at).await);
+    }
+    talk.say(&*log).await;
+    assert_eq!(said(&cut), 10);
+    for (next, is_whole) in &back {
+        assert!(is_whole);
+        assert_eq!(said(next), 1, "what was said after it");
+    }
 }

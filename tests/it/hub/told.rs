@@ -193,10 +193,16 @@ impl Talk {
     }
 
     pub async fn say(&mut self, log: &dyn Log) {
+        let event = self.send();
+        self.deliver(log, event).await;
+    }
+
+    /// Stores a message. The log does not have it yet.
+    pub fn send(&mut self) -> Arc<Event> {
         let new = self.next(MessageId::new(), Author::User, "hi");
         let kind = EventKind::MessageNew(Arc::new(new));
         self.kept.push(Stored { event: Arc::new(Event::new(kind.clone())), attempt: 0 });
-        self.append(log, kind).await;
+        Arc::new(Event::new(kind))
     }
 
     /// Starts an answer; its place among `answers`.

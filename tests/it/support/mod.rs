@@ -9,6 +9,14 @@ pub mod redis;
 /// How long anything may take to become true.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The seeds of a random test: `SEED`, or the ones it is always tried with, so that a run does not
+/// depend on chance. Each is printed as its turn comes.
+pub fn seeds(listed: &[u64]) -> impl Iterator<Item = u64> {
+    let one = std::env::var("SEED").ok().map(|seed| seed.parse().expect("SEED is a number"));
+    let seeds = one.map_or_else(|| listed.to_vec(), |seed| vec![seed]);
+    seeds.into_iter().inspect(|seed| println!("SEED={seed}"))
+}
+
 /// Waits until `ask` gives something; panics with `what` when patience runs out.
 pub async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
 where
