@@ -224,24 +224,6 @@ fn developers_tokens_are_on_only_without_a_key_and_on_loopback() {
 }
 
 #[test]
-fn what_does_not_exist_yet_is_refused_by_its_name() {
-    for (name, value) in [
-        ("JWT_PUBLIC_KEY", "hush"),
-        ("JWKS_URL", "https://h/k"),
-        ("EIO3", "true"),
-        ("AUTH_EXPIRE", "true"),
-    ] {
-        let lines = problems(&[(name, value)]);
-        assert_eq!(lines.len(), 1, "{lines:?}");
-        assert!(lines[0].starts_with(&format!("{name}: ")), "{lines:?}");
-        assert!(lines[0].contains("this version") && !lines[0].contains("hush"), "{lines:?}");
-        assert_eq!(problems(&[(name, "")]), Vec::<String>::new(), "empty is unset");
-    }
-    let harmless = [("EIO3", "false"), ("AUTH_EXPIRE", "0")];
-    assert_eq!(problems(&harmless), Vec::<String>::new());
-}
-
-#[test]
 fn what_has_no_effect_yet_is_warned_about_unless_it_is_the_default() {
     let quiet = [("JWT_SECRET", KEY), ("MODERATION", "mask"), ("RECOVERY_WINDOW", "1m")];
     assert_eq!(config(&quiet).warnings, Vec::<String>::new());
