@@ -233,6 +233,8 @@ fn issuer_and_audience_are_checked_where_configured() {
         (json!("other"), json!("chat")),
         (json!(null), json!("chat")),
         (json!(1), json!("chat")),
+        (json!(["idp"]), json!("chat")),
+        (json!(["other", "idp"]), json!("chat")),
         (json!("idp"), json!("other")),
         (json!("idp"), json!([])),
         (json!("idp"), json!(null)),

@@ -68,7 +68,7 @@ struct Asked {
 
 /// Why a set was not fetched. Says nothing of the URL, whose query may hold a secret.
 #[derive(Debug, thiserror::Error)]
-enum Failed {
+pub(super) enum Failed {
     #[error("no answer within {} s", FETCHED_WITHIN.as_secs())]
     Late,
     #[error("{}", chain(.0))]
@@ -86,6 +86,9 @@ impl From<reqwest::Error> for Failed {
         Self::Request(error.without_url())
     }
 }
+
+/// What a fetch brought.
+pub(super) type Fetched = Result<KeySet, Failed>;
 
 /// Fetching cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -211,19 +214,31 @@ impl Fetcher {
     /// Fetches until told to stop.
     pub(super) async fn run(mut self, stop: &CancellationToken) {
         loop {
-            let question =
-                self.issuer.asked.lock().unwrap_or_else(PoisonError::into_inner).question;
+            let question = self.question();
             let Some(fetched) = stop.run_until_cancelled(self.fetch()).await else { return };
             let pause = self.take(fetched, question);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = sleep(pause) => {}
-                () = self.issuer.wanted.notified() => {}
+                () = self.wanted() => {}
             }
         }
     }
 
-    async fn fetch(&self) -> Result<KeySet, Failed> {
+    /// What a fetch that begins now is an answer to.
+    pub(super) fn question(&self) -> u64 {
+        self.issuer.asked.lock().unwrap_or_else(PoisonError::into_inner).question
+    }
+
+    /// Waits until an unknown key asks.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(super) async fn wanted(&self) {
+        self.issuer.wanted.notified().await;
+    }
+
+    async fn fetch(&self) -> Fetched {
         let fetched = timeout(FETCHED_WITHIN, async {
             let request = self.client.get(self.url.clone());
             let mut response = request.header(header::ACCEPT, "application/json").send().await?;
@@ -244,7 +259,7 @@ impl Fetcher {
     }
 
     /// Keeps what was fetched, and says what changed. How long to wait now.
-    fn take(&mut self, fetched: Result<KeySet, Failed>, question: u64) -> Duration {
+    pub(super) fn take(&mut self, fetched: Fetched, question: u64) -> Duration {
         let host = self.host.as_str();
         let (keys, secrets) = match fetched {
             Ok(KeySet { keys, secrets }) => (Some(Keys::from(keys)), secrets),

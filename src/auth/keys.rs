@@ -108,6 +108,10 @@ impl Key {
             ErrorKind::ExpiredSignature => Fault::Expired,
             _ => Fault::Other,
         })?;
+        // One of a list would do for the check above, and RFC 7519 § 4.1.1 knows no lists.
+        if self.rules.iss.is_some() && !token.claims.iss.is_string() {
+            return Err(Fault::Other);
+        }
         Ok(token.claims)
     }
 }

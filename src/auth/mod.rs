@@ -15,9 +15,17 @@ mod token;
 mod verifier;
 
 #[cfg(test)]
+mod claims;
+#[cfg(test)]
 mod corpus;
 #[cfg(test)]
 mod opening;
+#[cfg(test)]
+mod published;
+#[cfg(test)]
+mod signatures;
+#[cfg(test)]
+mod signers;
 
 use std::time::Duration;
 

@@ -19,6 +19,8 @@ pub(super) struct Payload {
     sub: Value,
     exp: Value,
     #[serde(default)]
+    pub(super) iss: Value,
+    #[serde(default)]
     pub(super) iat: Value,
     #[serde(default)]
     name: Value,

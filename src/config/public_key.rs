@@ -217,3 +217,109 @@ impl<'a> Der<'a> {
         self.next(kind).filter(|_| self.0.is_empty())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    macro_rules! key {
+        ($name:literal) => {
+            include_str!(concat!("../../tests/fixtures/keys/", $name, ".pem"))
+        };
+    }
+
+    #[test]
+    fn public_keys_are_read() {
+        let rsa = PublicKey::from_pem(key!("rsa.pub")).unwrap();
+        let PublicKey::Rsa { modulus, exponent } = &rsa else { panic!("{rsa:?}") };
+        assert_eq!((modulus.len(), exponent.as_slice()), (256, [1, 0, 1].as_slice()));
+        assert_eq!(PublicKey::from_pem(key!("rsa-pkcs1.pub")), Ok(rsa));
+        let kinds = [(key!("p256.pub"), 65), (key!("p384.pub"), 97), (key!("ed25519.pub"), 32)];
+        for (pem, bytes) in kinds {
+            let key = PublicKey::from_pem(pem).unwrap();
+            let (PublicKey::P256(found) | PublicKey::P384(found) | PublicKey::Ed25519(found)) =
+                &key
+            else {
+                panic!("{key:?}")
+            };
+            assert_eq!(found.len(), bytes, "{key:?}");
+            // As environments, files and people write it.
+            for written in [
+                pem.replace('\n', "\\n"),
+                pem.replace('\n', "\\r\\n"),
+                pem.replace('\n', "\r\n"),
+                pem.replace('\n', " "),
+                pem.replace('\n', ""),
+                format!("\n  {pem}\n"),
+            ] {
+                assert_eq!(PublicKey::from_pem(&written), Ok(key.clone()), "{written}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_none_is_said_without_a_word_of_it() {
+        let pem = key!("p256.pub");
+        let body = pem.lines().nth(1).unwrap();
+        let half = pem.replace(body, &body[..40]);
+        let longer = pem.replace("-----END", "AAAA\n-----END");
+        let twice = format!("{pem}{pem}");
+        let other_end = pem.replace("END PUBLIC", "END RSA PUBLIC");
+        let spki_as_pkcs1 = key!("rsa.pub").replace(" PUBLIC", " RSA PUBLIC");
+        for (text, word) in [
+            (key!("rsa-1024.pub"), "2048"),
+            (key!("rsa"), "private"),
+            (key!("p256"), "private"),
+            (key!("ed25519"), "private"),
+            (key!("rsa.crt"), "certificate"),
+            (key!("p521.pub"), "P-384"),
+            (key!("secp256k1.pub"), "P-384"),
+            (key!("ed448.pub"), "one public key"),
+            ("nonsense", "one public key"),
+            ("-----BEGIN PUBLIC KEY-----", "one public key"),
+            ("-----BEGIN PUBLIC KEY----------END PUBLIC KEY-----", "one public key"),
+            ("-----BEGIN PUBLIC KEY-----\n!\n-----END PUBLIC KEY-----", "one public key"),
+            ("-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n-----END PGP PUBLIC KEY BLOCK-----", "one"),
+            (body, "one public key"),
+            (&half, "one public key"),
+            (&longer, "one public key"),
+            (&twice, "one public key"),
+            (&other_end, "one public key"),
+            (&spki_as_pkcs1, "one public key"),
+        ] {
+            let error = PublicKey::from_pem(text).unwrap_err();
+            assert!(error.contains(word), "{error}: {text}");
+            let said = text.lines().filter(|line| line.len() > 20 && !line.starts_with('-'));
+            assert!(said.into_iter().all(|line| !error.contains(line)), "{error}");
+        }
+    }
+
+    #[test]
+    fn cut_anywhere_it_is_no_key_and_does_no_harm() {
+        for pem in [key!("rsa.pub"), key!("p384.pub"), key!("ed25519.pub"), key!("rsa-pkcs1.pub")] {
+            let (label, der) = block(pem.trim()).unwrap();
+            for cut in 0..der.len() {
+                let read = if label == "PUBLIC KEY" { from_spki } else { from_pkcs1 };
+                assert!(read(&der[..cut]).is_err(), "{label} of {cut} bytes");
+            }
+            for at in 0..der.len().min(64) {
+                for byte in [0, 1, 0x7f, 0x80, 0x82, 0x84, 0xff] {
+                    let mut changed = der.clone();
+                    changed[at] = byte;
+                    let _ = from_spki(&changed);
+                    let _ = from_pkcs1(&changed);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_anybody_may_have_is_no_secret() {
+        for pem in [key!("rsa.pub"), key!("rsa-pkcs1.pub"), key!("p256.pub"), key!("rsa.crt")] {
+            assert!(is_public_pem(pem), "{pem}");
+        }
+        for text in [key!("rsa"), "a secret of thirty-two bytes, now", "-----BEGIN "] {
+            assert!(!is_public_pem(text), "{text}");
+        }
+    }
+}
