@@ -62,6 +62,8 @@ impl Claims {
 
     /// How long the token still holds, `leeway` after its end included; zero where it does not.
     pub fn holds_for(&self, leeway: Duration) -> Duration {
+        // It is verified by whole seconds: who is sent away must not be let in with it again.
+        let leeway = leeway.saturating_add(Duration::from_secs(1));
         let leeway = i64::try_from(leeway.as_millis()).unwrap_or(i64::MAX);
         let end = self.expires_at.as_millis().saturating_add(leeway);
         Timestamp::from_millis(end).since(Timestamp::now())
