@@ -73,11 +73,18 @@ pub fn summary(config: &Config) -> String {
         0 => "off".to_owned(),
         port => format!("port {port}"),
     };
-    let keys = match (&config.auth.jwt_secret, config.auth.dev_auth) {
-        (Some(_), false) => "JWT_SECRET",
-        (Some(_), true) => "JWT_SECRET, and DEV_AUTH gives tokens to anybody",
-        (None, true) => "DEV_AUTH: anybody gets a token",
-        (None, false) => "none: nobody connects",
+    let auth = &config.auth;
+    let set = [
+        ("JWT_SECRET", auth.jwt_secret.is_some()),
+        ("JWT_PUBLIC_KEY", auth.public_key.is_some()),
+        ("JWKS_URL", auth.jwks_url.is_some()),
+    ];
+    let set: Vec<_> = set.into_iter().filter_map(|(name, is_set)| is_set.then_some(name)).collect();
+    let keys = match (set.is_empty(), auth.dev_auth) {
+        (false, false) => set.join(", "),
+        (false, true) => format!("{}, and DEV_AUTH gives tokens to anybody", set.join(", ")),
+        (true, true) => "DEV_AUTH: anybody gets a token".to_owned(),
+        (true, false) => "none: nobody connects".to_owned(),
     };
     let database = match config.database.kind {
         DatabaseKind::Sqlite => "SQLite",

@@ -37,7 +37,9 @@ fn main() -> ExitCode {
         Task::Migrate => run(&config.logging.clone(), app::migrate(config)),
         Task::Check => print(&cli::summary(&config)),
         Task::Token(_) if config.auth.jwt_secret.is_none() => {
-            eprintln!("tokencast: JWT_SECRET: is not set, and a token is made with it");
+            eprintln!(
+                "tokencast: JWT_SECRET: is not set, and a token is made with it; those under public keys are made by their issuer"
+            );
             return ExitCode::from(BAD_USAGE);
         }
         Task::Token(token) => print_token(&config, &token),

@@ -120,6 +120,9 @@ impl App {
         };
         let chat = Chat::new(parts, chat_options(node, config), absences, &background);
         let verifier = Arc::new(Verifier::new(&config.auth));
+        if config.server.role.serves() {
+            verifier.start(&background).await?;
+        }
         // Sockets and streams are counted together.
         let open = Arc::new(AtomicUsize::new(0));
         let sockets = SocketEdge::new(
@@ -426,6 +429,7 @@ fn socket_options(
         events_max: u32::try_from(socket.events_per_second_max).unwrap_or(u32::MAX),
         recovers: !config.socket.recovery_window.is_zero(),
         age_max: socket.connection_max_age,
+        expires_after: expires_after(config),
         connections_max: socket.max_connections,
         open: open.clone(),
         drain_spread: drain_spread(config),
@@ -437,10 +441,16 @@ fn sse_options(dialects: &Dialects, open: Arc<AtomicUsize>, config: &Config) -> 
         dialect: dialects.sse(),
         outbound_max: config.socket.outbound_max,
         age_max: config.socket.connection_max_age,
+        expires_after: expires_after(config),
         connections_max: config.socket.max_connections,
         open,
         drain_spread: drain_spread(config),
     }
+}
+
+/// How long after a token's end its connections are closed, where they are.
+fn expires_after(config: &Config) -> Option<Duration> {
+    config.auth.expire.then_some(config.auth.leeway)
 }
 
 /// Over what time clients are sent elsewhere.

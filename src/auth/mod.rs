@@ -1,20 +1,37 @@
 //! Who somebody is: finding the token of a handshake or request, verifying it, and making tokens.
 //!
-//! A token is a JWT under the one HMAC key of the cluster; those made here for opening SSE streams
-//! have a key of their own, so that they are good for nothing else. What is refused is refused in
-//! three words only, [`Refused`]: which check failed is nobody's business but the log's. It knows no
+//! A token is a JWT under the HMAC key of the cluster, a public key of its issuer, or one of those
+//! that the issuer publishes; each key is for its own algorithms. Those made here for opening SSE
+//! streams have a key of their own, so that they are good for nothing else. What is refused is
+//! refused in few words, [`Refused`]: which check failed is nobody's business. It knows no
 //! transport beyond a request's head, and no session: what a user may do there is `chat`'s.
 
+mod head;
+mod issuer;
+mod jwks;
+mod keys;
+mod payload;
 mod token;
 mod verifier;
 
 #[cfg(test)]
+mod claims;
+#[cfg(test)]
 mod corpus;
 #[cfg(test)]
 mod opening;
+#[cfg(test)]
+mod published;
+#[cfg(test)]
+mod signatures;
+#[cfg(test)]
+mod signers;
+
+use std::time::Duration;
 
 use crate::domain::{Error, ErrorCode, SessionId, Timestamp, UserId};
 
+pub use issuer::StartError;
 pub use token::find_token;
 pub use verifier::{IssueError, NewToken, Opening, STREAM_TOKEN_TTL, TOKEN_BYTES_MAX, Verifier};
 
@@ -41,6 +58,15 @@ impl Claims {
     /// Whether `scope` holds `word`.
     pub fn has_scope(&self, word: &str) -> bool {
         self.scope.split(' ').any(|held| held == word)
+    }
+
+    /// How long the token still holds, `leeway` after its end included; zero where it does not.
+    pub fn holds_for(&self, leeway: Duration) -> Duration {
+        // It is verified by whole seconds: who is sent away must not be let in with it again.
+        let leeway = leeway.saturating_add(Duration::from_secs(1));
+        let leeway = i64::try_from(leeway.as_millis()).unwrap_or(i64::MAX);
+        let end = self.expires_at.as_millis().saturating_add(leeway);
+        Timestamp::from_millis(end).since(Timestamp::now())
     }
 
     /// These claims, where a normal token is needed.
@@ -76,7 +102,14 @@ pub enum Refused {
     /// It was right once.
     #[error("Authentication error: Token expired")]
     Expired,
+    /// Whether it is right nobody can say now: the issuer's keys could not be fetched. No word on
+    /// the token, so that nobody throws it away.
+    #[error("Tokens cannot be verified now")]
+    Unavailable,
 }
+
+/// When to come back whose token cannot be verified.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 impl Refused {
     /// One word, for `err.data.reason` and for metrics.
@@ -85,12 +118,18 @@ impl Refused {
             Self::Missing => "missing",
             Self::Invalid => "invalid",
             Self::Expired => "expired",
+            Self::Unavailable => "unavailable",
         }
     }
 }
 
 impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
-        Self::new(ErrorCode::Auth, refused.to_string())
+        match refused {
+            Refused::Unavailable => {
+                Self::new(ErrorCode::Overloaded, refused.to_string()).retry_after(RETRY_AFTER)
+            }
+            _ => Self::new(ErrorCode::Auth, refused.to_string()),
+        }
     }
 }

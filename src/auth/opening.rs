@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
 use serde_json::{Value, json};
 
@@ -40,8 +41,16 @@ fn room() -> SessionId {
     SessionId::new("room").unwrap()
 }
 
+fn opened(
+    verifier: &Verifier,
+    token: Option<&str>,
+    opening: Opening<'_>,
+) -> Result<Claims, Refused> {
+    verifier.verify_opening(token, opening).now_or_never().expect("it answers at once")
+}
+
 fn open(verifier: &Verifier, token: &str, resumes: bool) -> Result<Claims, Refused> {
-    verifier.verify_opening(Some(token), Opening { session: Some(&room()), resumes })
+    opened(verifier, Some(token), Opening { session: Some(&room()), resumes })
 }
 
 /// A stream token that was issued and expires so many seconds from now, but for `changes`.
@@ -76,16 +85,16 @@ fn a_stream_token_opens_streams_and_nothing_else() {
             assert_eq!((&claims.user, claims.kind), (&user, TokenKind::Sse));
             let left = claims.expires_at.since(crate::domain::Timestamp::now()).as_secs();
             assert!((290..=300).contains(&left), "{left}");
-            let as_normal = verifier.verify(token).and_then(Claims::normal);
+            let as_normal = verifier.verify(token).now_or_never().unwrap().and_then(Claims::normal);
             assert_eq!(as_normal, Err(Refused::Invalid));
         }
         let elsewhere = SessionId::new("elsewhere").unwrap();
         for resumes in [false, true] {
             let opening = Opening { session: Some(&elsewhere), resumes };
-            assert_eq!(verifier.verify_opening(Some(&bound), opening), Err(Refused::Invalid));
-            assert!(verifier.verify_opening(Some(&free), opening).is_ok());
+            assert_eq!(opened(&verifier, Some(&bound), opening), Err(Refused::Invalid));
+            assert!(opened(&verifier, Some(&free), opening).is_ok());
             let nowhere = Opening { session: None, resumes };
-            assert_eq!(verifier.verify_opening(Some(&bound), nowhere), Err(Refused::Invalid));
+            assert_eq!(opened(&verifier, Some(&bound), nowhere), Err(Refused::Invalid));
         }
     }
 }
@@ -121,7 +130,7 @@ fn other_tokens_that_open_a_stream() {
     assert_eq!(open(&verifier, &signed(SIGNING.as_bytes(), &normal), true), Err(Refused::Invalid));
     assert_eq!(open(&verifier, &signed(b"any other", &sse), true), Err(Refused::Invalid));
     assert_eq!(open(&verifier, "", true), Err(Refused::Invalid));
-    let none = verifier.verify_opening(None, Opening { session: Some(&room()), resumes: true });
+    let none = opened(&verifier, None, Opening { session: Some(&room()), resumes: true });
     assert_eq!(none, Err(Refused::Missing));
 }
 

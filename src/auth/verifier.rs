@@ -1,19 +1,23 @@
 //! Verifying and making tokens. RFC 7519, and RFC 8725 for what to refuse.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use secrecy::ExposeSecret;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::head::Head;
+use super::issuer::{Issuer, StartError};
+use super::keys::{Fault, Key, rules};
+use super::payload::{Issued, Payload, SSE};
 use super::{Claims, Refused, TokenKind};
 use crate::config;
-use crate::domain::{SessionId, Timestamp, UserId};
+use crate::domain::{SessionId, UserId};
+use crate::lifecycle::Tasks;
+use crate::telemetry::metrics::{Limit, limited};
 
 /// The longest token that is looked at, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 4096;
@@ -29,16 +33,19 @@ const RESUMABLE_FOR: Duration = Duration::from_secs(60 * 60);
 /// cluster have to agree on it.
 const STREAM_KEY_LABEL: &[u8] = b"tokencast stream tokens 1\0";
 
-/// The end of the year 9999, in seconds: what RFC 3339 can still write.
-const LAST_SECOND: u64 = 253_402_300_799;
+/// The most of an issuer's keys that are tried for a token that names none.
+const KEYS_TRIED_MAX: usize = 8;
 
 /// Verifies and makes the cluster's tokens.
 pub struct Verifier {
-    decoding: DecodingKey,
+    /// `None`: no token is under HMAC but those that open streams.
+    secret: Option<Key>,
+    public: Option<Key>,
+    issuer_keys: Option<Arc<Issuer>>,
+    stream: Key,
     encoding: EncodingKey,
-    validation: Validation,
-    stream_decoding: DecodingKey,
     stream_encoding: EncodingKey,
+    leeway: Duration,
     issuer: Option<String>,
     audience: Option<String>,
 }
@@ -85,10 +92,16 @@ pub struct Opening<'a> {
 }
 
 impl Verifier {
-    /// With the keys, issuer and audience of `auth`. Where there is no key, as under `DEV_AUTH`, a
-    /// random one is made: then only this verifier's own tokens are good. Stream tokens have a key
-    /// of their own, `SIGNING_SECRET`; where it is unset, the SHA-256 of a label and the other key.
+    /// With the keys, issuer and audience of `auth`. Where there is no secret under `DEV_AUTH`, and
+    /// where there is no key at all, a random one is made: only this verifier's own tokens are good
+    /// under it. Stream tokens have a key of their own, `SIGNING_SECRET`; where it is unset, the
+    /// SHA-256 of a label and the secret, or of a label and a random one.
+    ///
+    /// Published keys are not fetched before [`Verifier::start`].
     pub fn new(auth: &config::Auth) -> Self {
+        let rules = rules(auth);
+        let is_keyless = auth.public_key.is_none() && auth.jwks_url.is_none();
+        let takes_secrets = auth.jwt_secret.is_some() || auth.dev_auth || is_keyless;
         let key = match &auth.jwt_secret {
             Some(secret) => secret.expose_secret().as_bytes().to_vec(),
             None => random_key(),
@@ -97,31 +110,38 @@ impl Verifier {
             Some(secret) => secret.expose_secret().as_bytes().to_vec(),
             None => derived_key(&key),
         };
-        let mut validation = Validation::new(Algorithm::HS256);
-        // One key is for one family: a token cannot choose how its key is used.
-        validation.algorithms = vec![Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
-        validation.leeway = auth.leeway.as_secs();
-        validation.validate_nbf = true;
-        let mut required = vec!["exp", "sub"];
-        if let Some(issuer) = &auth.issuer {
-            validation.set_issuer(&[issuer]);
-            required.push("iss");
-        }
-        validation.validate_aud = !auth.audience.is_empty();
-        if validation.validate_aud {
-            validation.set_audience(&auth.audience);
-            required.push("aud");
-        }
-        validation.set_required_spec_claims(&required);
+        let published = auth.jwks_url.as_deref();
         Self {
-            decoding: DecodingKey::from_secret(&key),
+            secret: takes_secrets.then(|| Key::secret(&key, &rules)),
+            public: auth.public_key.as_ref().map(|key| Key::public(key, &rules)),
+            issuer_keys: published.map(|url| Arc::new(Issuer::new(url, auth.jwks_refresh, &rules))),
+            stream: Key::secret(&stream_key, &rules),
             encoding: EncodingKey::from_secret(&key),
-            validation,
-            stream_decoding: DecodingKey::from_secret(&stream_key),
             stream_encoding: EncodingKey::from_secret(&stream_key),
+            leeway: auth.leeway,
             issuer: auth.issuer.clone(),
             audience: auth.audience.first().cloned(),
         }
+    }
+
+    /// Begins to fetch the issuer's keys, where it publishes any, and waits for the first set, at
+    /// most as long as fetching may take: without it, tokens are refused as
+    /// [`Refused::Unavailable`] until there is one.
+    ///
+    /// # Errors
+    /// Where fetching cannot even begin.
+    pub async fn start(&self, tasks: &Tasks) -> Result<(), StartError> {
+        let Some(issuer) = &self.issuer_keys else { return Ok(()) };
+        let (fetcher, stop) = (issuer.fetcher()?, tasks.stopping().clone());
+        tasks.spawn(async move { fetcher.run(&stop).await });
+        issuer.tried().await;
+        Ok(())
+    }
+
+    /// Whether the issuer's keys could be fetched when that was last tried; `true` where there are
+    /// none to fetch.
+    pub fn is_up(&self) -> bool {
+        self.issuer_keys.as_ref().is_none_or(|issuer| issuer.is_up())
     }
 
     /// What `token`, without `Bearer `, says. Tokens made by [`Verifier::issue_stream`] are not
@@ -129,9 +149,13 @@ impl Verifier {
     ///
     /// # Errors
     /// [`Refused::Expired`] where all but its time is right, as far as was looked;
+    /// [`Refused::Unavailable`] where its key is the issuer's and is not known now;
     /// [`Refused::Invalid`] for everything else, the empty text included.
-    pub fn verify(&self, token: &str) -> Result<Claims, Refused> {
-        let payload = decoded(token, &self.decoding, &self.validation).map_err(Fault::refused)?;
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn verify(&self, token: &str) -> Result<Claims, Refused> {
+        let payload = self.read(token, false).await.map_err(Fault::refused)?;
         payload.read().ok_or(Refused::Invalid)
     }
 
@@ -140,24 +164,26 @@ impl Verifier {
     /// stream until an hour after its issue.
     ///
     /// # Errors
-    /// [`Refused::Missing`] for `None`; [`Refused::Expired`] and [`Refused::Invalid`] as
-    /// [`Verifier::verify`], the latter also for a stream token that is bound to another session.
-    pub fn verify_opening(
+    /// [`Refused::Missing`] for `None`; the others as [`Verifier::verify`], [`Refused::Invalid`]
+    /// also for a stream token that is bound to another session.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn verify_opening(
         &self,
         token: Option<&str>,
         opening: Opening<'_>,
     ) -> Result<Claims, Refused> {
         let token = token.ok_or(Refused::Missing)?;
-        let (payload, is_own) = match self.decode_either(token, &self.validation) {
+        let (payload, is_own) = match self.read_either(token, false).await {
             Err(Fault::Expired) if opening.resumes => {
-                let validation = Validation { validate_exp: false, ..self.validation.clone() };
-                let decoded = self.decode_either(token, &validation).map_err(Fault::refused)?;
-                if !self.is_resumable(&decoded.0, opening.session) {
+                let read = self.read_either(token, true).await.map_err(Fault::refused)?;
+                if !self.is_resumable(&read.0, opening.session) {
                     return Err(Refused::Expired);
                 }
-                decoded
+                read
             }
-            decoded => decoded.map_err(Fault::refused)?,
+            read => read.map_err(Fault::refused)?,
         };
         let claims = payload.read().ok_or(Refused::Invalid)?;
         let elsewhere = claims.session.is_some() && claims.session.as_ref() != opening.session;
@@ -169,18 +195,46 @@ impl Verifier {
         }
     }
 
-    /// By the key of normal tokens, else by that of stream tokens; `true`: by the latter.
-    fn decode_either(
+    /// By the keys of normal tokens, else by that of stream tokens; `true`: by the latter.
+    async fn read_either(
         &self,
         token: &str,
-        validation: &Validation,
+        may_have_ended: bool,
     ) -> Result<(Payload, bool), Fault> {
-        match decoded(token, &self.decoding, validation) {
+        match self.read(token, may_have_ended).await {
             Err(Fault::Signature) => {
-                decoded(token, &self.stream_decoding, validation).map(|payload| (payload, true))
+                self.stream.read(token, may_have_ended).map(|payload| (payload, true))
             }
-            decoded => decoded.map(|payload| (payload, false)),
+            read => read.map(|payload| (payload, false)),
         }
+    }
+
+    /// By the keys of normal tokens whose algorithm the token has.
+    async fn read(&self, token: &str, may_have_ended: bool) -> Result<Payload, Fault> {
+        if token.len() > TOKEN_BYTES_MAX {
+            limited(Limit::Token).increment(1);
+            return Err(Fault::Other);
+        }
+        let head = Head::read(token).ok_or(Fault::Other)?;
+        let set = [&self.secret, &self.public].into_iter().flatten();
+        for key in set.filter(|key| key.fits(head.algorithm)) {
+            match key.read(token, may_have_ended) {
+                Err(Fault::Signature) => {}
+                read => return read,
+            }
+        }
+        let Some(issuer) = self.issuer_keys.as_ref().filter(|_| !is_hmac(head.algorithm)) else {
+            return Err(Fault::Signature);
+        };
+        let keys = issuer.keys(&head).await?;
+        let fitting = keys.iter().filter(|published| published.fits(&head));
+        for published in fitting.take(KEYS_TRIED_MAX) {
+            match published.key.read(token, may_have_ended) {
+                Err(Fault::Signature) => {}
+                read => return read,
+            }
+        }
+        Err(Fault::Signature)
     }
 
     /// Whether a token that has expired may still resume a stream of the session.
@@ -188,7 +242,7 @@ impl Verifier {
         let (Some(issued_at), Some(session)) = (payload.iat.as_u64(), session) else {
             return false;
         };
-        let (now, leeway) = (jsonwebtoken::get_current_timestamp(), self.validation.leeway);
+        let (now, leeway) = (jsonwebtoken::get_current_timestamp(), self.leeway.as_secs());
         let until = issued_at.saturating_add(RESUMABLE_FOR.as_secs()).saturating_add(leeway);
         payload.kind.as_str() == Some(SSE)
             && payload.session.as_str() == Some(session.as_str())
@@ -200,8 +254,11 @@ impl Verifier {
     ///
     /// # Errors
     /// [`Refused::Missing`] for `None`, else as [`Verifier::verify`].
-    pub fn verify_found(&self, token: Option<&str>) -> Result<Claims, Refused> {
-        self.verify(token.ok_or(Refused::Missing)?)
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn verify_found(&self, token: Option<&str>) -> Result<Claims, Refused> {
+        self.verify(token.ok_or(Refused::Missing)?).await
     }
 
     /// Makes a token that this verifier, and every one with the same key, accepts.
@@ -248,38 +305,9 @@ impl Verifier {
     }
 }
 
-/// What is wrong with a token.
-enum Fault {
-    /// Another key signed it.
-    Signature,
-    /// It was right once.
-    Expired,
-    Other,
+fn is_hmac(algorithm: Algorithm) -> bool {
+    matches!(algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512)
 }
-
-impl Fault {
-    fn refused(self) -> Refused {
-        match self {
-            Self::Expired => Refused::Expired,
-            Self::Signature | Self::Other => Refused::Invalid,
-        }
-    }
-}
-
-/// What a token says that `key` signed.
-fn decoded(token: &str, key: &DecodingKey, validation: &Validation) -> Result<Payload, Fault> {
-    if token.len() > TOKEN_BYTES_MAX {
-        return Err(Fault::Other);
-    }
-    let token = decode::<Payload>(token, key, validation).map_err(|error| match error.kind() {
-        ErrorKind::InvalidSignature => Fault::Signature,
-        ErrorKind::ExpiredSignature => Fault::Expired,
-        _ => Fault::Other,
-    })?;
-    if demands_more(&token.header) { Err(Fault::Other) } else { Ok(token.claims) }
-}
-
-const SSE: &str = "sse";
 
 /// A key nobody else has: 366 random bits of the operating system.
 fn random_key() -> Vec<u8> {
@@ -289,90 +317,4 @@ fn random_key() -> Vec<u8> {
 /// The key of stream tokens where none is set. It does not lead back to `key`.
 fn derived_key(key: &[u8]) -> Vec<u8> {
     Sha256::new().chain_update(STREAM_KEY_LABEL).chain_update(key).finalize().to_vec()
-}
-
-/// Whether a header names extensions that must be understood (RFC 7515 § 4.1.11), or brings its
-/// own key (RFC 8725 § 3.10). Here none is, and no key is taken from a token.
-fn demands_more(header: &Header) -> bool {
-    header.crit.is_some()
-        || header.jwk.is_some()
-        || header.jku.is_some()
-        || header.x5u.is_some()
-        || header.x5c.is_some()
-        || header.enc.is_some()
-        || header.zip.is_some()
-}
-
-/// The claims that are used. Their types are looked at one by one; a claim that stands twice is
-/// refused by serde.
-#[derive(Deserialize)]
-struct Payload {
-    sub: Value,
-    exp: Value,
-    #[serde(default)]
-    iat: Value,
-    #[serde(default)]
-    name: Value,
-    #[serde(default)]
-    username: Value,
-    #[serde(default)]
-    email: Value,
-    #[serde(default, rename = "type")]
-    kind: Value,
-    #[serde(default, rename = "sessionId")]
-    session: Value,
-    #[serde(default)]
-    scope: Value,
-}
-
-impl Payload {
-    /// `None` where a claim that decides something has the wrong type; those for show are dropped.
-    fn read(self) -> Option<Claims> {
-        let exp = self.exp.as_u64().or_else(|| self.exp.as_f64().map(|exp| exp.round() as u64))?;
-        let kind = match self.kind {
-            Value::Null => TokenKind::Normal,
-            Value::String(kind) if kind == SSE => TokenKind::Sse,
-            Value::String(_) => TokenKind::Normal,
-            _ => return None,
-        };
-        let session = match self.session {
-            Value::Null => None,
-            Value::String(id) => Some(SessionId::new(id).ok()?),
-            _ => return None,
-        };
-        Some(Claims {
-            user: UserId::new(self.sub.as_str()?).ok()?,
-            name: text(self.name).or_else(|| text(self.username)),
-            email: text(self.email),
-            kind,
-            session,
-            scope: text(self.scope).unwrap_or_default(),
-            expires_at: Timestamp::from_millis(exp.min(LAST_SECOND) as i64 * 1000),
-        })
-    }
-}
-
-fn text(value: Value) -> Option<String> {
-    match value {
-        Value::String(text) if !text.is_empty() => Some(text),
-        _ => None,
-    }
-}
-
-/// The claims of a token made here.
-#[derive(Serialize)]
-struct Issued<'a> {
-    sub: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    kind: Option<&'a str>,
-    #[serde(rename = "sessionId", skip_serializing_if = "Option::is_none")]
-    session: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    iss: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    aud: Option<&'a str>,
-    iat: u64,
-    exp: u64,
 }

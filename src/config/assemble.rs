@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use secrecy::ExposeSecret;
+
 use super::agents::{Agents, ProviderKind};
 use super::agents_file::{Inherited, OPENAI_BASE_URL};
+use super::public_key::{self, is_public_pem};
 use super::reader::Reader;
 use super::{
     Auth, ChunkContent, Config, Database, DatabaseKind, Limits, LogFormat, Logging, Problem,
@@ -96,6 +99,10 @@ fn database(reader: &mut Reader<'_>) -> Database {
 
 fn auth(reader: &mut Reader<'_>, host: &str, clustered: bool, role: Role) -> Auth {
     let jwt_secret = reader.given("JWT_SECRET", parse::key);
+    if jwt_secret.as_ref().is_some_and(|secret| is_public_pem(secret.expose_secret())) {
+        // Whoever knows it, and that is anybody, could sign tokens with it.
+        reader.refuse("JWT_SECRET", "is a public key or a certificate: set JWT_PUBLIC_KEY");
+    }
     let any_key = ["JWT_SECRET", "JWT_PUBLIC_KEY", "JWKS_URL"].iter().any(|n| reader.is_set(n));
     let asked = reader.given("DEV_AUTH", parse::bool);
     // Whoever holds no clients needs no key, and gives nobody a token.
@@ -112,10 +119,34 @@ fn auth(reader: &mut Reader<'_>, host: &str, clustered: bool, role: Role) -> Aut
             "DEV_AUTH",
             "anybody who can connect gets a token for any user: not for production",
         );
-        if clustered && !any_key {
+        if clustered && !reader.is_set("JWT_SECRET") {
             reader.warn(
                 "JWT_SECRET",
                 "is not set: each node makes its own, so a token is good at the node that gave it only",
+            );
+        }
+    }
+    let public_key = reader.given("JWT_PUBLIC_KEY", public_key::public_key);
+    let jwks_url = reader.given("JWKS_URL", parse::key_set_url);
+    if jwks_url.as_deref().is_some_and(is_open_to_others) {
+        reader.warn(
+            "JWKS_URL",
+            "is not https: whoever is on the way can put keys of their own into it",
+        );
+    }
+    let signing_secret = reader.given("SIGNING_SECRET", parse::key);
+    let has_secret = reader.is_set("JWT_SECRET") || reader.is_set("SIGNING_SECRET");
+    if role.serves() && any_key && !has_secret {
+        if clustered {
+            reader.refuse(
+                "SIGNING_SECRET",
+                "is not set, and there is no JWT_SECRET that it could follow from: no node would \
+                 accept the stream tokens of another",
+            );
+        } else {
+            reader.warn(
+                "SIGNING_SECRET",
+                "is not set, nor is JWT_SECRET: stream tokens end with the process",
             );
         }
     }
@@ -133,8 +164,8 @@ fn auth(reader: &mut Reader<'_>, host: &str, clustered: bool, role: Role) -> Aut
     }
     Auth {
         jwt_secret,
-        public_key: reader.given("JWT_PUBLIC_KEY", parse::text),
-        jwks_url: reader.given("JWKS_URL", parse::key_set_url),
+        public_key,
+        jwks_url,
         jwks_refresh: reader.value("JWKS_REFRESH", parse::key_set_refresh),
         expire: reader.value("AUTH_EXPIRE", parse::bool),
         issuer: reader.given("JWT_ISSUER", parse::text),
@@ -142,9 +173,18 @@ fn auth(reader: &mut Reader<'_>, host: &str, clustered: bool, role: Role) -> Aut
         leeway,
         dev_auth,
         chat_auth,
-        signing_secret: reader.given("SIGNING_SECRET", parse::key),
+        signing_secret,
         admin_scope: reader.value("ADMIN_SCOPE", parse::scope),
     }
+}
+
+/// Whether what is fetched from a URL could be changed on its way.
+fn is_open_to_others(url: &str) -> bool {
+    let uri: Option<http::Uri> = url.parse().ok();
+    uri.is_some_and(|uri| {
+        let host = uri.host().unwrap_or_default();
+        uri.scheme_str() == Some("http") && !is_loopback(host.trim_matches(['[', ']']))
+    })
 }
 
 fn streams(reader: &mut Reader<'_>) -> Streams {

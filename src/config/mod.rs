@@ -10,6 +10,7 @@ mod assemble;
 mod built_in;
 mod parse;
 mod pipelines;
+mod public_key;
 mod rates;
 mod reader;
 mod source;
@@ -28,6 +29,7 @@ use secrecy::SecretString;
 use crate::domain::{Budget, Moderation, Rates, Role};
 
 pub use agents::{Agent, Agents, Pipeline, PipelineStage, ProviderKind};
+pub use public_key::PublicKey;
 pub use source::{Files, Source};
 pub(crate) use variables::flag_name;
 pub use variables::{Kind, Support, Unset, VARIABLES, Variable};
@@ -141,8 +143,8 @@ pub enum DatabaseKind {
 pub struct Auth {
     /// The HMAC key, at least 32 bytes.
     pub jwt_secret: Option<SecretString>,
-    /// A public key, as PEM.
-    pub public_key: Option<String>,
+    /// A public key.
+    pub public_key: Option<PublicKey>,
     /// Where more are published.
     pub jwks_url: Option<String>,
     /// How often they are fetched.

@@ -223,22 +223,57 @@ fn developers_tokens_are_on_only_without_a_key_and_on_loopback() {
     assert!(config(&[("JWT_SECRET", KEY), ("DEMO_UI", "on")]).server.demo_ui);
 }
 
+const PUBLIC_KEY: &str = include_str!("../../tests/fixtures/keys/p256.pub.pem");
+
 #[test]
-fn what_does_not_exist_yet_is_refused_by_its_name() {
-    for (name, value) in [
-        ("JWT_PUBLIC_KEY", "hush"),
-        ("JWKS_URL", "https://h/k"),
-        ("EIO3", "true"),
-        ("AUTH_EXPIRE", "true"),
+fn public_keys_do_where_there_is_no_secret() {
+    let pem = PUBLIC_KEY.replace('\n', "\\n");
+    let config = config(&[("JWT_PUBLIC_KEY", &pem), ("HOST", "0.0.0.0")]);
+    assert!(matches!(config.auth.public_key, Some(PublicKey::P256(_))));
+    assert!(!config.auth.dev_auth);
+    let said = |name: &str| config.warnings.iter().any(|line| line.starts_with(name));
+    assert!(said("SIGNING_SECRET: ") && !said("JWT_SECRET: "), "{:?}", config.warnings);
+
+    for (environment, name) in [
+        (&[("JWT_PUBLIC_KEY", "hush")][..], "JWT_PUBLIC_KEY"),
+        (&[("JWT_SECRET", PUBLIC_KEY)], "JWT_SECRET"),
+        (&[("JWKS_URL", "ftp://h/k?hush")], "JWKS_URL"),
+        (&[("JWKS_URL", "https://u:hush@h/k")], "JWKS_URL"),
     ] {
-        let lines = problems(&[(name, value)]);
+        let lines = problems(environment);
         assert_eq!(lines.len(), 1, "{lines:?}");
         assert!(lines[0].starts_with(&format!("{name}: ")), "{lines:?}");
-        assert!(lines[0].contains("this version") && !lines[0].contains("hush"), "{lines:?}");
-        assert_eq!(problems(&[(name, "")]), Vec::<String>::new(), "empty is unset");
+        let secret = environment[0].1.lines().nth(1).unwrap_or("hush");
+        assert!(!lines[0].contains(secret), "{lines:?}");
     }
-    let harmless = [("EIO3", "false"), ("AUTH_EXPIRE", "0")];
-    assert_eq!(problems(&harmless), Vec::<String>::new());
+}
+
+#[test]
+fn nodes_that_share_no_secret_need_one_for_stream_tokens() {
+    let cluster = [("REDIS_URL", "redis://h"), ("DATABASE_URL", "postgres://h/d")];
+    for key in [("JWT_PUBLIC_KEY", PUBLIC_KEY), ("JWKS_URL", "https://h/k")] {
+        let lines = problems(&[&cluster[..], &[key]].concat());
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with("SIGNING_SECRET: "), "{lines:?}");
+        for secret in ["SIGNING_SECRET", "JWT_SECRET"] {
+            let with = [&cluster[..], &[key, (secret, KEY)]].concat();
+            assert_eq!(config(&with).warnings, Vec::<String>::new());
+        }
+        // Who holds no clients gives nobody a token.
+        let generator = [&cluster[..], &[key, ("ROLE", "generator")]].concat();
+        assert_eq!(problems(&generator), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn keys_that_could_be_changed_on_their_way_are_warned_about() {
+    let warned = |url: &str| {
+        let warnings = config(&[("JWT_SECRET", KEY), ("JWKS_URL", url)]).warnings;
+        warnings.iter().any(|line| line.starts_with("JWKS_URL: "))
+    };
+    assert!(warned("http://issuer.example/keys"));
+    assert!(!warned("https://issuer.example/keys"));
+    assert!(!warned("http://localhost:1/keys") && !warned("http://[::1]:1/keys"));
 }
 
 #[test]

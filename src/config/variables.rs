@@ -121,7 +121,7 @@ pub static VARIABLES: &[Variable] = &[
 
     variable("JWT_SECRET", Text, Nothing, "key of HS256, HS384 and HS512 tokens, at least 32 bytes").secret(),
     variable("JWT_PUBLIC_KEY", Text, Nothing, "public key of RS, PS, ES or EdDSA tokens, as PEM").secret(),
-    variable("JWKS_URL", Url, Nothing, "where the token issuer publishes its public keys, as a JSON Web Key Set"),
+    variable("JWKS_URL", Url, Nothing, "where the token issuer publishes its public keys, as a JSON Web Key Set").secret(),
     variable("JWKS_REFRESH", Duration, Is("10m"), "how often these are fetched again, from 1m to 24h; an unknown key has them fetched at once, at most once a minute"),
     variable("JWT_ISSUER", Text, Nothing, "the `iss` that tokens must have"),
     variable("JWT_AUDIENCE", List, Nothing, "the `aud`s of which tokens must have one"),

@@ -19,8 +19,9 @@ use crate::domain::{Error, ErrorCode};
 /// Who the request is from.
 ///
 /// # Errors
-/// `AUTH_ERROR` without a normal token that holds; `FORBIDDEN` where a foreign page may be asking.
-pub(super) fn authenticate(state: &HttpState, head: &mut Parts) -> Result<Claims, Error> {
+/// `AUTH_ERROR` without a normal token that holds; `OVERLOADED` where that cannot be told now;
+/// `FORBIDDEN` where a foreign page may be asking.
+pub(super) async fn authenticate(state: &HttpState, head: &mut Parts) -> Result<Claims, Error> {
     let uri = std::mem::replace(&mut head.uri, Uri::from_static("/"));
     let cookies = head.headers.remove(header::COOKIE);
     let by_header = find_token(None, head);
@@ -32,7 +33,7 @@ pub(super) fn authenticate(state: &HttpState, head: &mut Parts) -> Result<Claims
         _ => by_header.clone(),
     };
     head.uri = uri;
-    let claims = state.verifier.verify_found(token.as_deref()).and_then(Claims::normal)?;
+    let claims = state.verifier.verify_found(token.as_deref()).await?.normal()?;
     if by_header.is_none() && !is_own_doing(&state.origins, &head.method, &head.headers) {
         let message = "With the cookie alone, a change needs an allowed Origin, or a JSON body";
         return Err(Error::new(ErrorCode::Forbidden, message));

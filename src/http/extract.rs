@@ -41,7 +41,7 @@ impl<P: PathArgs, Q: DeserializeOwned, B: Payload> Ask<P, Q, B> {
     /// Reads the request: first who asks, so that nobody else learns more.
     pub(super) async fn read(state: HttpState, request: Request) -> Result<Self, HttpError> {
         let (mut head, body) = request.into_parts();
-        let claims = authenticate(&state, &mut head)?;
+        let claims = authenticate(&state, &mut head).await?;
         let path = RawPathParams::from_request_parts(&mut head, &state).await;
         let ids: Vec<_> = path.iter().flatten().map(|(_, id)| id.to_owned()).collect();
         let path = P::read(&ids).map_err(|error| {

@@ -60,7 +60,8 @@ struct Ready {
 }
 
 /// Whether the node takes work: it has started, its database answers, and it is not draining.
-/// Without Redis it is degraded and ready, so that a cluster is not emptied.
+/// Without Redis, or the keys of the token issuer, it is degraded and ready, so that a cluster is
+/// not emptied.
 pub(super) async fn ready(State(state): State<HttpState>) -> Response {
     let answered = timeout(DATABASE_WITHIN, state.store.ping()).await;
     let database = matches!(answered, Ok(Ok(())));
@@ -73,7 +74,10 @@ pub(super) async fn ready(State(state): State<HttpState>) -> Response {
         started,
         draining,
         database: if database { "up" } else { "down" },
-        degraded: if state.adapter.is_up() { Vec::new() } else { vec!["redis"] },
+        degraded: [("redis", state.adapter.is_up()), ("jwks", state.verifier.is_up())]
+            .into_iter()
+            .filter_map(|(what, is_up)| (!is_up).then_some(what))
+            .collect(),
     };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(body)).into_response()

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
+use tokio::time::Instant;
 
 use super::line::Line;
 use super::outlet::Client;
@@ -22,7 +23,7 @@ use crate::telemetry::metrics;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NotAdmitted {
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Refused(Refused),
     #[error("Unknown dialect")]
     UnknownDialect,
     #[error("Too many connections")]
@@ -31,6 +32,15 @@ pub(super) enum NotAdmitted {
     /// so they are not told: what carries them is closed, and they come back.
     #[error("Try again later")]
     Unavailable,
+}
+
+impl From<Refused> for NotAdmitted {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Unavailable => Self::Unavailable,
+            refused => Self::Refused(refused),
+        }
+    }
 }
 
 impl NotAdmitted {
@@ -65,6 +75,8 @@ pub(super) struct Known {
     /// Where connections are recovered.
     pub client: Option<Client>,
     pub coming: Coming,
+    /// When its token ends, where the socket ends with it.
+    pub expires_at: Option<Instant>,
 }
 
 /// How a client comes.
@@ -123,12 +135,15 @@ async fn attend(
     socket: &SocketRef,
     auth: Option<&Value>,
 ) -> Result<(Option<Known>, Option<DialectIndex>), NotAdmitted> {
-    let Handshake { claims, dialect } = decide(edge, socket, auth)?;
+    let Handshake { claims, dialect } = decide(edge, socket, auth).await?;
     let Some(claims) = claims else { return Ok((None, dialect)) };
+    let holds_for = edge.options.expires_after.map(|leeway| claims.holds_for(leeway));
+    let expires_at = holds_for.map(|holds_for| Instant::now() + holds_for);
     let caller = Caller { user: claims.user, name: claims.name };
     if !edge.options.recovers {
         let attendance = admitted(edge, &caller, None).await?;
-        let known = Known { caller, attendance, client: None, coming: Coming::New };
+        let (client, coming) = (None, Coming::New);
+        let known = Known { caller, attendance, client, coming, expires_at };
         return Ok((Some(known), dialect));
     }
     let shown = Returned::read(edge, auth, &caller.user, dialect);
@@ -148,7 +163,7 @@ async fn attend(
         Coming::New | Coming::Anew => (dialect, recovery::new_pid(&caller.user)),
     };
     let client = Some(Client { pid, connection });
-    Ok((Some(Known { caller, attendance, client, coming }), dialect))
+    Ok((Some(Known { caller, attendance, client, coming, expires_at }), dialect))
 }
 
 /// Counts the connection. Who comes back may be counted still with the older one, whose node may
@@ -199,7 +214,11 @@ async fn owed(
     edge.chat.owed(caller, &returned.places).await.map_err(|_| NotAdmitted::Unavailable)
 }
 
-fn decide(edge: &Edge, socket: &SocketRef, auth: Option<&Value>) -> Result<Handshake, NotAdmitted> {
+async fn decide(
+    edge: &Edge,
+    socket: &SocketRef,
+    auth: Option<&Value>,
+) -> Result<Handshake, NotAdmitted> {
     let parts = socket.req_parts();
     let token = find_token(auth, parts);
     let named = dialect(edge, socket, auth);
@@ -208,7 +227,7 @@ fn decide(edge: &Edge, socket: &SocketRef, auth: Option<&Value>) -> Result<Hands
             Handshake { claims: None, dialect: Some(own) }
         }
         _ => {
-            let claims = edge.verifier.verify_found(token.as_deref()).and_then(Claims::normal)?;
+            let claims = edge.verifier.verify_found(token.as_deref()).await?.normal()?;
             if names_another(auth, &claims) {
                 return Err(Refused::Invalid.into());
             }

@@ -76,6 +76,7 @@ async fn hear(place: &mut Place, packet: Packet<LocalAdapter>) -> Option<Named> 
                 attendance,
                 client: None,
                 coming: Coming::New,
+                expires_at: None,
             })
         }
         Err(error) => Err(error),

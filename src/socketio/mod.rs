@@ -82,6 +82,8 @@ pub struct SocketOptions {
     pub recovers: bool,
     /// The age at which a connection is closed; its client comes back by itself.
     pub age_max: Duration,
+    /// How long after its token's end a connection is closed for good; `None`: not for that.
+    pub expires_after: Option<Duration>,
     /// The most connections on this node, SSE streams among them; 0: no limit.
     pub connections_max: usize,
     /// How many there are.

@@ -21,9 +21,11 @@ use super::outlet::Outlet;
 use super::place::Place;
 use super::places::Places;
 use super::{Edge, NAMESPACE};
+use crate::auth::Refused;
 use crate::chat::{Caller, Owed, Visit, Wants};
-use crate::dialect::{Dialect, Dialects, Greeting};
+use crate::dialect::{Dialect, Dialects, Greeting, Ids};
 use crate::domain::{Command, Error, ErrorCode, Reply, SessionId, Timestamp};
+use crate::hub::Reader;
 use crate::telemetry::metrics::{connects, disconnects};
 
 /// How long a socket waits before it tries again to go on where it cannot.
@@ -123,11 +125,13 @@ struct Session {
     recovered: bool,
     /// When to try again what is owed.
     again_at: Instant,
+    /// When its token ends, where that is what ends the socket.
+    expires_at: Option<Instant>,
 }
 
 impl Session {
     fn new(place: Place, known: Known) -> Self {
-        let Known { caller, attendance, client, coming } = known;
+        let Known { caller, attendance, client, coming, expires_at } = known;
         let (line, socket) = (place.line.clone(), place.socket.clone());
         let places = match &coming {
             Coming::New => Places::default(),
@@ -142,7 +146,8 @@ impl Session {
             Coming::New | Coming::Anew => (Vec::new(), false),
         };
         let (behind, again_at) = (Vec::new(), Instant::now());
-        Self { place, outlet, caller, visit, owed, behind, recovered, again_at }
+        let expires_at = expires_at.filter(|at| *at < place.ends_at);
+        Self { place, outlet, caller, visit, owed, behind, recovered, again_at, expires_at }
     }
 
     fn greet(&self) {
@@ -237,6 +242,8 @@ impl Session {
                 () = self.place.closed.cancelled() => return,
                 () = self.place.line.outbound.closed() => return self.place.forget(),
                 () = edge.draining.cancelled() => return self.go_away().await,
+                () = sleep_until(self.expires_at.unwrap_or(self.place.ends_at)),
+                    if self.expires_at.is_some() => return self.expire(),
                 () = self.outlet.drained() => self.resume(),
                 session = self.outlet.revoked() => self.revoke(session).await,
                 session = self.outlet.behind.next() => self.go_on_from_store(session).await,
@@ -250,6 +257,14 @@ impl Session {
                 () = sleep_until(self.place.ends_at) => return self.place.time_out(),
             }
         }
+    }
+
+    /// Its token has ended: says so, and closes the socket in a way after which a stock client does
+    /// not come back with the same one.
+    fn expire(&self) {
+        let error = Error::from(Refused::Expired);
+        self.place.line.refuse(&self.place.socket, None, "", &Ids::default(), &error);
+        self.outlet.disconnect();
     }
 
     fn resume(&self) {

@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokencast::auth::{TokenKind, Verifier};
 use tokencast::config::{Auth, VARIABLES};
 
@@ -234,7 +235,7 @@ fn a_printed_token_is_accepted() {
         signing_secret: None,
         admin_scope: "tokencast:admin".to_owned(),
     });
-    let claims = verifier.verify(out(&output).trim_end()).unwrap();
+    let claims = verifier.verify(out(&output).trim_end()).now_or_never().unwrap().unwrap();
     assert_eq!((claims.user.as_str(), claims.name.as_deref()), ("ada", Some("Ada")));
     assert_eq!(claims.kind, TokenKind::Sse);
     let left = claims.expires_at.since(tokencast::domain::Timestamp::now());

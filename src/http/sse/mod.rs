@@ -45,6 +45,8 @@ pub struct SseOptions {
     pub outbound_max: usize,
     /// The age at which a stream is ended; `EventSource` comes back by itself.
     pub age_max: Duration,
+    /// How long after the end of its normal token a stream is ended; `None`: not for that.
+    pub expires_after: Option<Duration>,
     /// The most connections on this node, sockets among them; 0: no limit.
     pub connections_max: usize,
     /// How many there are.

@@ -5,9 +5,10 @@ use axum::extract::{ConnectInfo, FromRequestParts, RawPathParams, Request, State
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Uri, header};
 use axum::response::{IntoResponse, Response};
+use tokio::time::Instant;
 
 use super::stream::{self, Wanted};
-use crate::auth::{Claims, Opening, find_token};
+use crate::auth::{Claims, Opening, TokenKind, find_token};
 use crate::chat::Caller;
 use crate::domain::{Cursor, Error, ErrorCode, InvalidCursor, SessionId};
 use crate::http::{HttpError, HttpState, Origins};
@@ -46,7 +47,7 @@ async fn open(
     let resumes = matches!(after, Ok(Some(_)));
     // First who asks, so that nobody else learns more.
     let opening = Opening { session: session.as_ref().ok().and_then(Option::as_ref), resumes };
-    let claims = authenticate(state, &mut head, opening)?;
+    let claims = authenticate(state, &mut head, opening).await?;
     let about = |error: Error| {
         let named = named.clone().map(|id| ("sessionId", id));
         HttpError::from(error).about(named.into_iter().collect())
@@ -56,9 +57,11 @@ async fn open(
     let broken = |_| Error::invalid("Last-Event-ID is no id of an event");
     let after = after.map_err(broken)?;
     let place = state.sse.shared.place()?;
+    let ends = state.sse.shared.options.expires_after.filter(|_| claims.kind == TokenKind::Normal);
+    let expires_at = ends.map(|leeway| Instant::now() + claims.holds_for(leeway));
     let caller = Caller { user: claims.user, name: claims.name };
     let connection = head.extensions.get::<ConnectInfo<Connection>>().map(|info| info.0.clone());
-    let wanted = Wanted { caller, session, after, place, connection };
+    let wanted = Wanted { caller, session, after, place, connection, expires_at };
     let events = stream::open(&state.sse.shared, wanted).await.map_err(about)?;
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
@@ -73,7 +76,7 @@ const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
 /// Whose stream it is. By the cookie alone only for pages of an allowed origin: others could not
 /// read it, but they could make sessions, and use up what its user may open.
-fn authenticate(
+async fn authenticate(
     state: &HttpState,
     head: &mut Parts,
     opening: Opening<'_>,
@@ -88,7 +91,7 @@ fn authenticate(
             return Err(Error::new(ErrorCode::Forbidden, message).into());
         }
     }
-    Ok(state.verifier.verify_opening(token.as_deref(), opening)?)
+    Ok(state.verifier.verify_opening(token.as_deref(), opening).await?)
 }
 
 /// Whether no foreign page is asking. Browsers say over HTTPS, and on loopback, which page it is.

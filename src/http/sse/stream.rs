@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::reader::{Events, Happening, SseReader};
 use super::{Place, Shared};
+use crate::auth::Refused;
 use crate::chat::{Attendance, Caller, Visit, Wants};
 use crate::dialect::Frame;
 use crate::domain::{Cursor, Error, SessionId};
@@ -35,6 +36,8 @@ pub(super) struct Wanted {
     pub(super) place: Place,
     /// What carries it; `None` where nothing does that can be closed.
     pub(super) connection: Option<Connection>,
+    /// When its token ends, where the stream ends with it.
+    pub(super) expires_at: Option<Instant>,
 }
 
 /// Opens a stream: its response's body.
@@ -55,14 +58,14 @@ pub(super) async fn open(shared: &Arc<Shared>, wanted: Wanted) -> Result<Events,
 type Opened = oneshot::Sender<Result<Events, Error>>;
 
 async fn live(shared: &Shared, wanted: Wanted, attendance: Attendance, answer: Opened) {
-    let Wanted { caller, session, after, place: _place, connection } = wanted;
+    let Wanted { caller, session, after, place: _place, connection, expires_at } = wanted;
     let (id, options) = (shared.next_reader(), &shared.options);
     let reader = SseReader::new(id, caller.user.clone(), options.dialect, options.outbound_max);
     let reader = Arc::new(reader);
     let visit = shared.chat.arrive(caller, reader.clone(), attendance);
     let gauge = &metrics::handles().sse_connections;
     gauge.increment(1.0);
-    let mut stream = Stream { shared, reader, session, visit, connection };
+    let mut stream = Stream { shared, reader, session, visit, connection, expires_at };
     let stop = shared.tasks.stopping();
     stop.run_until_cancelled(stream.run(after, answer)).await;
     gauge.decrement(1.0);
@@ -77,6 +80,7 @@ struct Stream<'a> {
     session: SessionId,
     visit: Visit,
     connection: Option<Connection>,
+    expires_at: Option<Instant>,
 }
 
 impl Stream<'_> {
@@ -100,6 +104,7 @@ impl Stream<'_> {
         let mut end_at = Instant::now() + options.age_max;
         let mut leaving = false;
         let mut again_at = None;
+        let expires_at = self.expires_at.filter(|at| *at < end_at);
         loop {
             tokio::select! {
                 biased;
@@ -117,6 +122,9 @@ impl Stream<'_> {
                 () = self.shared.draining.cancelled(), if !leaving => {
                     leaving = true;
                     end_at = end_at.min(Instant::now() + self.share());
+                }
+                () = sleep_until(expires_at.unwrap_or(end_at)), if expires_at.is_some() => {
+                    return self.expire().await;
                 }
                 () = sleep_until(end_at) => {
                     // With an end to the response, which `EventSource` takes for a lost connection.
@@ -140,10 +148,19 @@ impl Stream<'_> {
         Some(Instant::now() + AGAIN_AFTER)
     }
 
-    async fn revoke(&mut self) {
-        let error = Error::not_found("session");
-        let told = Revoked { r#type: error.code.as_str(), message: &error.message };
+    /// The token has ended. `EventSource` comes back with the same one, and is refused.
+    async fn expire(&self) {
+        self.tell(&Refused::Expired.into());
+        self.end(TAKEN_WITHIN).await;
+    }
+
+    fn tell(&self, error: &Error) {
+        let told = Told { r#type: error.code.as_str(), message: &error.message };
         self.reader.send(&Frame::new("error", &told));
+    }
+
+    async fn revoke(&mut self) {
+        self.tell(&Error::not_found("session"));
         self.shared.chat.revoked(&mut self.visit, &self.session).await;
         self.end(CLOSED_WITHIN).await;
     }
@@ -167,7 +184,7 @@ impl Stream<'_> {
 
 /// What an `error` event carries.
 #[derive(Serialize)]
-struct Revoked<'a> {
+struct Told<'a> {
     r#type: &'static str,
     message: &'a str,
 }
