@@ -3,8 +3,9 @@
 
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { get, ok, open, token } from '../harness.mjs';
+import { client, connected, eventually, get, ok, open, record, token } from '../harness.mjs';
 import { stream } from './eventsource.mjs';
+import { FAMILIES } from './families.mjs';
 import { AGENT } from './model.mjs';
 import { at, rest } from './rest.mjs';
 
@@ -57,7 +58,20 @@ export class Person {
 
   /** A socket, every packet of which is kept. */
   async socket({ dialect = 'session', node = 0, ...options } = {}) {
-    const device = await open(this.cluster.nodes[node].url, { token: this.jwt, auth: { dialect }, ...options });
+    return this.#kept(await open(this.cluster.nodes[node].url, { token: this.jwt, auth: { dialect }, ...options }));
+  }
+
+  /** A socket that comes back with a pid and an offset, as if it had been told them. */
+  async back({ pid, offset, dialect = 'session', node = 0 }) {
+    const socket = client(this.cluster.nodes[node].url, { token: this.jwt, auth: { dialect }, autoConnect: false });
+    const heard = record(socket);
+    Object.assign(socket, { _pid: pid, _lastOffset: offset });
+    socket.connect();
+    await connected(socket);
+    return this.#kept({ socket, heard });
+  }
+
+  #kept(device) {
     device.socket.io.engine.on('packet', ({ data }) => this.bytes.push(String(data)));
     // What came before the listener did.
     this.bytes.push(JSON.stringify([...device.heard.events, ...device.heard.places]));
@@ -117,10 +131,54 @@ export class Person {
     return found;
   }
 
-  /** All that they were ever sent. */
+  /** What they were sent until now is no concern. */
+  forget() {
+    this.bytes.length = 0;
+    for (const reader of this.#readers) reader.raw = '';
+  }
+
+  /** All that they were sent. */
   sent() {
     return [...this.bytes, ...this.#readers.flatMap(({ raw = '', headers }) => [raw, JSON.stringify(headers)])].join('\n');
   }
+}
+
+/** Joins a person's session in a dialect's words: what is given is that of `socket`. */
+export async function joins(person, dialect, node, id) {
+  const device = await person.socket({ dialect, node });
+  await ok(device.socket, ...FAMILIES[dialect].join(id));
+  return device;
+}
+
+/** A person's day in their session, on one node: everything that can be done there, in all five families, with words of theirs. */
+export async function lives(person, id, node) {
+  const { socket, heard } = await joins(person, 'session', node, id);
+  const content = () => person.word('Text');
+  const { message } = await ok(socket, 'message:send', { sessionId: id, content: content(), clientMessageId: person.word('Client'), attachments: [person.file()] });
+  await ok(socket, 'message:edit', { messageId: message.id, content: content() });
+  await ok(socket, 'message:reaction', { messageId: message.id, emoji: '🔏' });
+  await ok(socket, 'message:seen', { sessionId: id, messageId: message.id });
+  await ok(socket, 'typing:start', { sessionId: id, userName: person.word('Typing') });
+  await ok(socket, 'typing:stop', { sessionId: id });
+  const { streamId } = await ok(socket, 'stream:request', { sessionId: id, prompt: person.word('Prompt'), clientMessageId: person.word('Client') });
+  await heard.finished(streamId);
+  await ok(socket, 'message:delete', { messageId: message.id });
+  const ends = (events, family) => eventually(() => events().some(family.isEnd), { what: 'the end of an answer' });
+  for (const dialect of ['subscribe', 'conversation', 'persona']) {
+    const family = FAMILIES[dialect];
+    const device = await joins(person, dialect, node, id);
+    const own = dialect === 'persona' ? (await ok(device.socket, ...family.join())).sessionId : id;
+    await ok(device.socket, ...family.ask(own, person.word('Prompt')));
+    await ends(() => device.heard.events, family);
+    if (dialect === 'conversation') await ok(device.socket, 'chat:typing', { conversationId: id, isTyping: true });
+    device.socket.disconnect();
+  }
+  const source = await person.listen(`/ai/chat/${id}`, { node });
+  await person.did('POST', '/chat/message', { sessionId: id, content: person.word('Prompt') }, { node });
+  await source.done();
+  source.close();
+  await person.did('POST', at.messages, { sessionId: id, content: content(), attachments: [person.file()] }, { node });
+  socket.disconnect();
 }
 
 /**
