@@ -19,7 +19,7 @@ import { startProxy } from './harness/proxy.mjs';
 
 const run = promisify(execFile);
 const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
-const BIN = process.env.TOKENCAST_BIN ?? join(ROOT, 'target/debug/tokencast');
+export const BIN = process.env.TOKENCAST_BIN ?? join(ROOT, 'target/debug/tokencast');
 
 /** The secret that every cluster here verifies tokens with. */
 export const SECRET = 'a secret of the end-to-end tests, and of nothing else';
@@ -234,7 +234,7 @@ class Child {
 }
 
 /** The variables that a child gets: none of the developer's own settings. */
-const baseEnv = () => ({ PATH: `${process.env.PATH}:/usr/sbin:/sbin`, HOME: tmpdir(), LANG: 'C.UTF-8' });
+export const baseEnv = () => ({ PATH: `${process.env.PATH}:/usr/sbin:/sbin`, HOME: tmpdir(), LANG: 'C.UTF-8' });
 
 async function makeDir() {
   const dir = await mkdtemp(join(tmpdir(), 'tokencast-e2e-'));
