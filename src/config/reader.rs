@@ -119,7 +119,8 @@ impl<'a> Reader<'a> {
         match parse(&text) {
             Ok(value) => Some(value),
             Err(expected) => {
-                let message = if variable.secret {
+                // Where a URL is asked for, somebody's password may stand in what is none.
+                let message = if variable.secret || text.contains(['@', '?']) {
                     format!("expected {expected}")
                 } else {
                     format!("{} is wrong, expected {expected}", quoted(&text))

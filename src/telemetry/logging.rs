@@ -32,13 +32,20 @@ pub enum LoggingError {
     Already,
 }
 
+/// What is never logged, whatever the filter says: it quotes the values of settings in a database's
+/// URL that it does not know, such as a password's under a misspelt name.
+const SECRETIVE: [&str; 1] = ["sqlx_postgres::options=off"];
+
 /// Sets up logging for the whole process, once. `filter` is `tracing`'s directives (`info`,
 /// `tokencast=debug,fred=warn`).
 ///
 /// # Errors
 /// [`LoggingError`]; nothing has changed then.
 pub fn init_logging(format: Format, filter: &str) -> Result<(), LoggingError> {
-    let filter = EnvFilter::try_new(filter).map_err(LoggingError::Filter)?;
+    let mut filter = EnvFilter::try_new(filter).map_err(LoggingError::Filter)?;
+    for target in SECRETIVE {
+        filter = filter.add_directive(target.parse().expect("a directive that is written here"));
+    }
     let lines = fmt().with_env_filter(filter).with_writer(stderr);
     let done = match format {
         Format::Text => lines.with_ansi(stderr().is_terminal()).try_init(),

@@ -20,6 +20,7 @@ export async function startModel(fields) {
     env: { ...upstream.env, AGENTS_FILE: file, OPENAI_BASE_URL: upstream.base('openai'), OPENAI_MODEL: 'told' },
     /** All that it was asked. */
     asks: upstream.asks,
+    on: upstream.on,
     /** The answer to a prompt that was or will be asked; the n-th, where it is asked again. */
     asked: (prompt, n) => upstream.asked((ask) => ask.turns.some(({ role, content }) => role === 'user' && content === prompt), n),
     async stop() {

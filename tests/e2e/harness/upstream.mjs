@@ -244,9 +244,9 @@ class Ask {
   }
 
   /** Refuses, with a body that nobody may ever see. */
-  refuse(status, headers = {}) {
+  refuse(status, headers = {}, body = '{"error":{"message":"secret body"}}') {
     this.whole = true;
-    this.#response.writeHead(status, { 'content-type': 'application/json', ...headers }).end('{"error":{"message":"secret body"}}');
+    this.#response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(body);
   }
 
   /** Breaks the connection. */
