@@ -277,7 +277,7 @@ export async function play(url, one) {
     const before = raw.frames.length;
     for (const step of one.send) await send(raw, step, values, limit);
     if (one.send.some(({ reset }) => reset)) await within(limit, 'the end', raw.closed);
-    else if (isWebSocket) await afterFrames(raw, before, expect, limit, start);
+    else if (isWebSocket) await afterFrames(raw, before, expect, limit, start, values);
     else await afterBytes(raw, expect, limit);
     if (expect.session) assert.equal(await polls(url, values.sid), expect.session === 'open', `the session is ${expect.session}`);
     if (one.other) assert.ok(await polls(url, values.other), "another's session is untouched");
@@ -311,16 +311,16 @@ async function afterBytes(raw, expect, limit) {
 }
 
 /** A connection that was given frames is closed, with the code that is expected; or answers what is expected, and lives. */
-async function afterFrames(raw, before, expect, limit, start) {
+async function afterFrames(raw, before, expect, limit, start, values) {
   const shown = () => JSON.stringify(raw.frames.slice(before).map(({ code, text }) => code ?? text.slice(0, 200)));
-  for (const answer of [expect.heard ?? []].flat()) {
+  for (const answer of [expect.heard ?? []].flat().map((text) => filled(text, values))) {
     assert.equal(await raw.until(() => raw.said(answer, before), answer, limit), 'there', `${answer}: ${shown()}`);
   }
   if (expect.close !== undefined || expect.closed) {
     await raw.until(() => false, 'the end of the connection', limit);
     const codes = raw.frames.slice(before).filter(({ opcode }) => opcode === 8).map(({ code }) => code);
     if (expect.close !== undefined) oneOf(expect.close, codes[0] ?? null, `closed with ${shown()}: code`);
-  } else {
+  } else if (start === 'chat' || !expect.heard) {
     if (start === 'chat') raw.write(frame(Buffer.from(PROBE)));
     const alive = expect.unanswered ? 'there' : await raw.until(() => start === 'chat' && raw.said(ANSWERED, before), 'an answer or the end of the connection', limit);
     if (expect.alive) assert.equal(alive, 'there', `alive, and not closed: ${shown()}`);
