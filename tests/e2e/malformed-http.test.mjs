@@ -7,7 +7,7 @@ import { suite } from './harness.mjs';
 const env = { PING_INTERVAL: '4s', PING_TIMEOUT: '4s', RUST_LOG: 'info,engineioxide=warn,socketioxide=warn' };
 
 suite('malformed requests', { nodes: 1, database: 'sqlite', redis: false, env }, (e2e) => {
-  for (const [title, name] of [['WebSocket handshakes', 'handshakes'], ['Engine.IO by polling', 'polling']]) {
+  for (const [title, name] of [['WebSocket handshakes', 'handshakes'], ['Engine.IO by polling', 'polling'], ['HTTP', 'http'], ['the API', 'rest']]) {
     e2e(title, { timeout: 240_000 }, (cluster) => playAll(cluster.nodes[0], corpus(name)));
   }
 });

@@ -90,10 +90,13 @@ export class Raw {
   responses = [];
   frames = [];
   isClosed = false;
+  /** Connections that a case opened besides. */
+  others = [];
   #rest = Buffer.alloc(0);
   #switched = false;
 
   constructor(url) {
+    this.url = url;
     const { hostname, port } = new URL(url);
     this.tcp = connectTcp({ host: hostname, port: Number(port), noDelay: true });
     this.tcp.on('error', () => {}); // told by `close`
@@ -185,6 +188,7 @@ export class Raw {
   }
 
   end() {
+    for (const other of this.others) other.end();
     this.tcp.destroy();
   }
 }
@@ -245,8 +249,11 @@ async function openWebSocket(raw, values, chat) {
 
 async function send(raw, step, values, limit) {
   if (step.until !== undefined) {
-    const said = () => raw.rest.includes(step.until) || raw.said(step.until) || raw.responses.some(({ status }) => String(status) === step.until);
+    const said = () => raw.rest.includes(step.until) || raw.said(step.until) || raw.responses.some(({ status }) => String(status) === step.until || status >= 200);
     await raw.until(said, `"${step.until}"`, limit);
+  } else if (step.beside !== undefined) {
+    raw.others.push(new Raw(raw.url));
+    raw.others.at(-1).write(bytes(step.beside, values));
   } else if (step.reset) {
     raw.tcp.resetAndDestroy();
   } else if (step.end) {
@@ -291,6 +298,11 @@ const oneOf = (allowed, found, what) => {
 };
 
 async function afterBytes(raw, expect, limit) {
+  if (expect.begins !== undefined) {
+    const head = () => raw.responses.find(({ status }) => status >= 200);
+    await raw.until(head, 'the head of an answer', limit);
+    return oneOf(expect.begins, head()?.status, 'status');
+  }
   const statuses = expect.statuses ?? [expect.status ?? 'any'];
   const enough = () => raw.statuses.length >= statuses.length;
   if (expect.closed || expect.silent) await raw.until(() => false, 'the end of the connection', limit);
