@@ -4,7 +4,7 @@ import { corpus, playAll } from './harness/malformed.mjs';
 import { suite } from './harness.mjs';
 
 // Soon enough that a connection is given up which says nothing more.
-const env = { PING_INTERVAL: '4s', PING_TIMEOUT: '4s', RUST_LOG: 'info,engineioxide=warn,socketioxide=warn' };
+const env = { PING_INTERVAL: '4s', PING_TIMEOUT: '4s' };
 
 suite('malformed frames and packets', { nodes: 1, database: 'sqlite', redis: false, env }, (e2e) => {
   e2e('WebSocket frames', { timeout: 240_000 }, (cluster) => playAll(cluster.nodes[0], corpus('frames')));

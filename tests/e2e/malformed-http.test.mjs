@@ -2,11 +2,12 @@
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { corpus, once, playAll } from './harness/malformed.mjs';
+import { corpus, playAll } from './harness/malformed.mjs';
+import { once } from './harness/raw.mjs';
 import { suite } from './harness.mjs';
 
 // Soon enough that a session is given up which is not polled any more.
-const env = { PING_INTERVAL: '4s', PING_TIMEOUT: '4s', RUST_LOG: 'info,engineioxide=warn,socketioxide=warn' };
+const env = { PING_INTERVAL: '4s', PING_TIMEOUT: '4s' };
 
 suite('malformed requests', { nodes: 1, database: 'sqlite', redis: false, env }, (e2e) => {
   for (const [title, name] of [['WebSocket handshakes', 'handshakes'], ['Engine.IO by polling', 'polling'], ['HTTP', 'http'], ['the API', 'rest']]) {

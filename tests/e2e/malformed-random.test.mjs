@@ -3,7 +3,8 @@
 
 import assert from 'node:assert/strict';
 import { connect as connectTcp, createServer } from 'node:net';
-import { openPolling, Raw, witness } from './harness/malformed.mjs';
+import { openPolling, witness } from './harness/malformed.mjs';
+import { Raw } from './harness/raw.mjs';
 import { client, close, connected, freePort, ok, random, record, sessionId, suite, token } from './harness.mjs';
 
 const CASES = Number(process.env.CASES ?? 300);
