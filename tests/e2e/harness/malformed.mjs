@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
 import { ask, eventually, metrics, ok, open, sessionId, token, within } from '../harness.mjs';
-import { LIMIT, Raw, UPGRADE, bytes, frame, once } from './raw.mjs';
+import { LIMIT, Raw, UPGRADE, bytes, filled, frame, once } from './raw.mjs';
 
 const CORPORA = new URL('../../fixtures/malformed/', import.meta.url);
 const MIB = 1024 * 1024;

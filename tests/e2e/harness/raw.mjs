@@ -9,7 +9,7 @@ export const LIMIT = 10_000;
 
 // ── Bytes ──────────────────────────────────────────────────────────────────────────────────────
 
-const filled = (text, values) =>
+export const filled = (text, values) =>
   text.replace(/<<(\w+)>>/g, (_, name) => {
     assert.ok(name in values, `nothing to fill <<${name}>> with`);
     return values[name];
