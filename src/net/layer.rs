@@ -20,7 +20,7 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -33,6 +33,7 @@ use super::outbound::Outbound;
 use super::polling::{self, Protocol};
 use super::request::{Action, PATH, Wanted};
 use super::sessions::{Running, Sessions};
+use super::upgrade;
 
 /// What a handshake's response may hold; an open packet has about 120 bytes.
 const OPEN_BYTES_MAX: usize = 4_096;
@@ -89,10 +90,18 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let Some(wanted) = Wanted::of(&request) else {
             return passed_on(self.inner.call(request)).boxed();
         };
+        match wanted {
+            Wanted::OpenWebSocket | Wanted::Of { action: Action::Upgrade, .. } => {
+                if let Some(refusal) = upgrade::refusal(&request) {
+                    return ready(Ok(refusal)).boxed();
+                }
+            }
+            Wanted::OpenPolling | Wanted::Of { .. } => upgrade::forget(&mut request),
+        }
         // The one that is ready is used; its clone takes its place.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
@@ -104,7 +113,9 @@ where
                     Session { sid, protocol, outbound }.answer(inner, action, request).boxed()
                 }
                 // Unknown here: unknown to socketioxide too, or opened by WebSocket.
-                None => passed_on(inner.call(request)).boxed(),
+                None if action != Action::Upgrade => passed_on(inner.call(request)).boxed(),
+                // Which would answer 101 first.
+                None => ready(Ok(refusal(UNKNOWN_SID))).boxed(),
             },
         }
     }

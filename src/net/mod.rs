@@ -24,6 +24,7 @@ mod outbound;
 mod polling;
 mod request;
 mod sessions;
+mod upgrade;
 
 pub use amend::connect_error;
 pub use connection::Connection;
