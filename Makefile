@@ -1,9 +1,9 @@
 # What a developer types. `make test` and `make cluster` install from Debian what is missing.
 
-.PHONY: help build test rust e2e takeover jitter deploy-storm openapi types check fmt cluster bench slow install
+.PHONY: help build test rust e2e takeover jitter deploy-storm fuzz openapi types check fmt cluster bench slow install
 
 help:
-	@echo 'make test      everything: cargo test, the end-to-end suites, the documents and types'
+	@echo 'make test      everything: cargo test, the end-to-end suites, the documents, types and fuzz targets'
 	@echo 'make rust      cargo test only             (TESTS=name filters)'
 	@echo 'make e2e       the end-to-end suites only  (SUITE=stream runs one)'
 	@echo 'make takeover  kills the node that generates at 200 random tokens (KILLS=200 SEED=…) and says how long readers waited'
@@ -11,6 +11,7 @@ help:
 	@echo 'make deploy-storm  a rolling restart of three nodes under 5,000 clients and 100 answers (CLIENTS=… ANSWERS=… GRACE=…)'
 	@echo 'make openapi   the OpenAPI document and its routes only'
 	@echo 'make types     the AsyncAPI document and clients/typescript only (GENERATE=1 writes the types)'
+	@echo 'make fuzz      the fuzz targets, 60 s each (TARGETS="decode …" FUZZ_SECONDS=… GROW=1 adds what reaches more to the corpus)'
 	@echo 'make check     format, lints, documentation'
 	@echo 'make cluster   three nodes behind nginx on this machine (CLUSTER_PORT=8080)'
 	@echo 'make bench     how much later another node gets each chunk (ARGS="--runs 5"), and other load tests'
@@ -25,7 +26,7 @@ install:
 	@dev/install.sh
 
 test: install
-	@dev/services.sh dev/test.sh rust e2e openapi types
+	@dev/services.sh dev/test.sh rust e2e openapi types fuzz
 
 rust:
 	@dev/install.sh minimal
@@ -42,6 +43,10 @@ jitter: install
 
 deploy-storm: install
 	@dev/storm.sh deploy-storm
+
+fuzz:
+	@dev/install.sh fuzz
+	@dev/fuzz.sh $(TARGETS)
 
 openapi:
 	@dev/install.sh minimal openapi

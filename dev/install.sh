@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# dev/install.sh [minimal|tests|browser|openapi|types]…: installs from Debian what is missing, and nothing when
+# dev/install.sh [minimal|tests|browser|openapi|types|fuzz]…: installs from Debian what is missing, and nothing when
 # nothing is (then it needs no root).
 #
 #   minimal   what `make cluster` needs: Redis, PostgreSQL, nginx, a C compiler
 #   tests     minimal, Node.js with npm, and the packages of tests/e2e and examples
 #   browser   Chromium
 #   openapi   Python with venv, and tests/openapi's packages
+#   fuzz      a C++ compiler, for libfuzzer
 #   types     Node.js with npm, and clients/typescript's packages
 #
 # The default is all of them. Installed servers are not started: every script here runs its own.
@@ -69,7 +70,7 @@ install_python_packages() {
   cp "$list" "$venv/.installed"
 }
 
-[[ $# -gt 0 ]] || set -- tests browser openapi types
+[[ $# -gt 0 ]] || set -- tests browser openapi types fuzz
 with_python=no folders=()
 for part; do
   case $part in
@@ -92,6 +93,10 @@ for part; do
       python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
       need curl -- curl
       with_python=yes
+      ;;
+    fuzz)
+      need gcc libc6-dev -- cc
+      need g++ -- c++
       ;;
     browser) [[ -n ${CHROMIUM:-} ]] || need chromium -- chromium ;;
     *) die "unknown part: $part" ;;

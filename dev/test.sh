@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# dev/test.sh [rust] [e2e] [openapi] [types]: the tests, and their counts at the end. Needs the services of
-# dev/services.sh. SUITE=stream runs tests/e2e/stream.test.mjs only; TESTS=… filters cargo's.
+# dev/test.sh [rust] [e2e] [openapi] [types] [fuzz]: the tests, and their counts at the end. Needs the
+# services of dev/services.sh. SUITE=stream runs tests/e2e/stream.test.mjs only; TESTS=… filters cargo's.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 [[ -n ${TEST_REDIS_URL:-} && -n ${TEST_DATABASE_URL:-} ]] ||
   { echo 'dev/test.sh: run it through dev/services.sh' >&2; exit 2; }
-[[ $# -gt 0 ]] || set -- rust e2e openapi types
+[[ $# -gt 0 ]] || set -- rust e2e openapi types fuzz
 
 logs=$(mktemp -d "${TMPDIR:-/tmp}/tokencast-test.XXXXXX")
 trap 'rm -rf "$logs"' EXIT
@@ -65,9 +65,15 @@ types() {
   summary+=("Types:       $(tail -n 1 "$logs/types")")
 }
 
+# Shorter than `make fuzz`: the corpus first, which holds what was found before, then a little more.
+fuzz() {
+  FUZZ_SECONDS=${FUZZ_SECONDS:-10} dev/fuzz.sh >"$logs/fuzz" || status=1
+  summary+=("Fuzz:        $(tail -n 1 "$logs/fuzz")")
+}
+
 for part; do
   case $part in
-    rust | e2e | openapi | types) "$part" ;;
+    rust | e2e | openapi | types | fuzz) "$part" ;;
     *) echo "dev/test.sh: unknown part: $part" >&2; exit 2 ;;
   esac
 done
