@@ -31,7 +31,6 @@ fuzz_target!(|input: &[u8]| {
         let Some(token) = token else { continue };
         assert!(token.len() <= bytes, "{token:?}");
         assert_eq!(token.trim(), token);
-        assert!(!token.eq_ignore_ascii_case("bearer"));
     }
     assert!(from_header.as_ref().is_none_or(|token| !token.contains(' ')), "another scheme");
     assert!(from_query.as_ref().is_none_or(|token| !token.is_empty()));
