@@ -13,7 +13,7 @@ for argument; do
   esac
 done
 [[ -n ${instrumented:-} ]] || exec "$@"
-exec "$@" --cfg fuzzing -Cdebug-assertions -Copt-level=1 -Ccodegen-units=1 \
+exec "$@" --cfg fuzzing -Cdebug-assertions -Ccodegen-units=1 \
   -Cpasses=sancov-module \
   -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
