@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # dev/fuzz.sh [TARGET…]: builds the targets of fuzz/ with the stable compiler, runs each on its corpus
 # and then for FUZZ_SECONDS (60) on inputs of its own making, as many at the same time as there are
-# cores. What crashes one is kept in fuzz/artifacts/TARGET/, and said. SEED=… repeats a run on one
-# target, as far as time does not decide.
+# cores. What crashes one is kept in fuzz/artifacts/TARGET/, and said. SEED=… repeats a run's
+# choices, as far as time does not decide.
 #
 # New inputs are thrown away, unless GROW=1: then those that reach more are added to the corpus.
 set -euo pipefail
@@ -13,7 +13,7 @@ cd "$ROOT"
 # Of one input: what a session's payload may have, about; seconds, which nothing here takes; and the
 # memory of the process, which would show what keeps too much.
 readonly INPUT_BYTES_MAX=8192 INPUT_SECONDS_MAX=10 MEMORY_MB_MAX=1024
-readonly SECONDS_EACH=${FUZZ_SECONDS:-60}
+readonly SECONDS_EACH=${FUZZ_SECONDS:-60} SEED=${SEED:-$((RANDOM * 32768 + RANDOM + 1))}
 
 build() {
   RUSTC_WORKSPACE_WRAPPER=$ROOT/dev/instrument.sh cargo build --locked -p tokencast-fuzz --bins
@@ -30,7 +30,7 @@ run() {
   # What is committed goes first, whole: a bug that was found once is not left to chance.
   "$bin" "${common[@]}" -runs=0 "$corpus" >"$log" 2>&1 </dev/null || status=$?
   if ((status == 0 && SECONDS_EACH > 0)); then
-    "$bin" "${common[@]}" -max_total_time="$SECONDS_EACH" -seed="${SEED:-0}" \
+    "$bin" "${common[@]}" -max_total_time="$SECONDS_EACH" -seed="$SEED" \
       -dict="fuzz/dict/$target.dict" "$new" "$corpus" >"$log" 2>&1 </dev/null || status=$?
   fi
   runs=$(awk '/^stat::number_of_executed_units:/ { n = $2 } END { print n + 0 }' "$log")
@@ -56,6 +56,7 @@ trap clean_up EXIT
 make_tmp
 [[ $# -gt 0 ]] || set -- $(cd fuzz/fuzz_targets && printf '%s\n' *.rs | sed 's/\.rs$//')
 build
+say "SEED=$SEED"
 running=0
 for target; do
   [[ -d fuzz/corpus/$target ]] || die "no such target: $target"

@@ -67,7 +67,7 @@ types() {
 
 # Shorter than `make fuzz`: the corpus first, which holds what was found before, then a little more.
 fuzz() {
-  FUZZ_SECONDS=${FUZZ_SECONDS:-10} dev/fuzz.sh >"$logs/fuzz" || status=1
+  FUZZ_SECONDS=${FUZZ_SECONDS:-10} SEED=${SEED:-1} dev/fuzz.sh >"$logs/fuzz" || status=1
   summary+=("Fuzz:        $(tail -n 1 "$logs/fuzz")")
 }
 
