@@ -3,7 +3,7 @@
 .PHONY: help build test rust e2e takeover jitter deploy-storm abuse fuzz openapi types deny audit check fmt cluster bench slow install
 
 help:
-	@echo 'make test      everything: cargo test, the end-to-end suites, the documents and types'
+	@echo 'make test      everything: cargo test, the end-to-end suites, the documents, types and fuzz targets'
 	@echo 'make rust      cargo test only             (TESTS=name filters)'
 	@echo 'make e2e       the end-to-end suites only  (SUITE=stream runs one)'
 	@echo 'make takeover  kills the node that generates at 200 random tokens (KILLS=200 SEED=…) and says how long readers waited'
@@ -14,6 +14,7 @@ help:
 	@echo 'make types     the AsyncAPI document and clients/typescript only (GENERATE=1 writes the types)'
 	@echo 'make deny      licences, bans and sources of the crates; no network'
 	@echo 'make audit     the same and the published advisories: needs the network'
+	@echo 'make fuzz      the fuzz targets, 60 s each (TARGETS="decode …" FUZZ_SECONDS=… GROW=1 adds what reaches more to the corpus)'
 	@echo 'make check     format, lints, documentation'
 	@echo 'make cluster   three nodes behind nginx on this machine (CLUSTER_PORT=8080)'
 	@echo 'make bench     how much later another node gets each chunk (ARGS="--runs 5"), and other load tests'
@@ -28,7 +29,7 @@ install:
 	@dev/install.sh
 
 test: install
-	@dev/services.sh dev/test.sh rust e2e openapi types deny
+	@dev/services.sh dev/test.sh rust e2e openapi types deny fuzz
 
 rust:
 	@dev/install.sh minimal
@@ -48,6 +49,10 @@ deploy-storm: install
 
 abuse: install
 	@dev/storm.sh abuse
+
+fuzz:
+	@dev/install.sh fuzz
+	@dev/fuzz.sh $(TARGETS)
 
 openapi:
 	@dev/install.sh minimal openapi

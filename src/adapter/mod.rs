@@ -24,6 +24,8 @@ use crate::domain::{
 
 pub use counts::{Limits, Tallies, Tally};
 pub use memory::{Memory, SharedMemory};
+#[doc(hidden)]
+pub use redis::frame;
 pub use redis::{Redis, RedisOptions};
 
 /// The most users that [`Online`] lists.

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::agents::{Agent, Agents, ProviderKind};
+use super::reader::quoted;
 use super::{Providers, Upstream, parse, pipelines};
 use crate::domain::{AgentId, OnTakeover};
 
@@ -21,6 +22,8 @@ const OPENAI_MODEL: &str = "gpt-4.1";
 const SCRIPTED_MODEL: &str = "scripted";
 const TOKENS_PER_SECOND: f64 = 50.0;
 const TOKENS: u32 = 120;
+/// The most characters of what the parser says that are shown.
+const MESSAGE_CHARS_MAX: usize = 400;
 
 /// What an agent inherits where it says nothing.
 pub(super) struct Inherited<'a> {
@@ -47,8 +50,10 @@ impl Inherited<'_> {
                 }
                 ("agent", _) => errors.push("agent: write [[agent]]".to_owned()),
                 ("pipeline", _) => errors.push("pipeline: write [[pipeline]]".to_owned()),
-                (key, _) => errors
-                    .push(format!("{key}: unknown key, there are default, agent and pipeline")),
+                (key, _) => errors.push(format!(
+                    "{}: unknown key, there are default, agent and pipeline",
+                    shown(key)
+                )),
             }
         }
         if errors.is_empty() && agents.is_empty() {
@@ -67,7 +72,7 @@ impl Inherited<'_> {
             match ids.chain(read.pipelines.iter().map(|p| &p.id)).find(|id| id.as_str() == default)
             {
                 Some(id) => read.default = id.clone(),
-                None => errors.push(format!("default: there is no agent {default:?}")),
+                None => errors.push(format!("default: there is no agent {}", quoted(&default))),
             }
         }
         if errors.is_empty() { Ok(read) } else { Err(errors) }
@@ -82,7 +87,7 @@ impl Inherited<'_> {
         let id = agent_id("id", &raw.id)?;
         let provider = ProviderKind::named(&raw.provider).ok_or_else(|| {
             let known = ProviderKind::ALL.map(ProviderKind::as_str).join(", ");
-            format!("provider: {:?} is unknown, there are {known}", raw.provider)
+            format!("provider: {} is unknown, there are {known}", quoted(&raw.provider))
         })?;
         let fallback = raw.fallback.as_deref().map(|id| agent_id("fallback", id)).transpose()?;
         let providers = self.providers;
@@ -235,13 +240,16 @@ fn syntax_error(text: &str, error: &toml::de::Error) -> String {
     }
 }
 
-/// What stands as an id, fit for a terminal: no control characters, and not without end.
+/// What stands as an id or key, fit for a terminal: no control characters, and not without end.
 fn shown(id: &str) -> String {
     let begin: String = id.chars().take(64).collect();
     let more = if begin.len() < id.len() { "…" } else { "" };
     format!("{}{more}", begin.escape_debug())
 }
 
+/// The parser's words, as fit for a terminal: they quote what stands in the file.
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let plain = line.chars().take(MESSAGE_CHARS_MAX);
+    plain.map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

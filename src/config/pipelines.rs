@@ -8,6 +8,7 @@ use toml::Value;
 
 use super::agents::{Agents, Pipeline, PipelineStage};
 use super::agents_file::{agent_id, check as expect, typed};
+use super::reader::quoted;
 use crate::domain::AgentId;
 
 /// The most agents of a round that are named.
@@ -43,7 +44,7 @@ pub(super) fn read(item: Value) -> Result<Pipeline, String> {
     let mut stages: Vec<PipelineStage> = Vec::new();
     for (index, item) in raw.stage.into_iter().enumerate() {
         let label = match item.get("name").and_then(Value::as_str) {
-            Some(name) => format!("stage {name:?}"),
+            Some(name) => format!("stage {}", quoted(name)),
             None => format!("stage #{}", index + 1),
         };
         let stage = read_stage(item, index + 1 == count).map_err(|e| format!("{label}: {e}"))?;

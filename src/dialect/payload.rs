@@ -124,11 +124,20 @@ pub fn attachments(value: Option<Value>) -> Result<Vec<NewAttachment>, Error> {
             return Err(Error::invalid(format!("attachments[{at}] must be an object")));
         }
         let body: AttachmentBody = serde_path_to_error::deserialize(item)
-            .map_err(|error| Error::invalid(format!("attachments[{at}]: {error}")))?;
+            .map_err(|error| Error::invalid(format!("attachments[{at}]: {}", unquoted(&error))))?;
         let named = |error: Error| Error::invalid(format!("attachments[{at}].{}", error.message));
         files.push(body.check().map_err(named)?);
     }
     Ok(files)
+}
+
+/// What is wrong, and where, without the value: it may be as long as a payload.
+fn unquoted(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
+    let (path, fault) = (error.path(), error.inner().to_string());
+    match fault.rsplit_once(", expected ") {
+        Some((_, expected)) => format!("{path}: expected {expected}"),
+        None => fault,
+    }
 }
 
 /// An emoji: 1 to [`EMOJI_BYTES_MAX`] bytes without white space and control characters.
@@ -268,6 +277,8 @@ mod tests {
             assert!(message.starts_with("attachments[0]"), "{message}");
             assert!(message.contains(field), "{message}");
         }
+        let message = refused("fileSize", json!("secret"));
+        assert!(!message.contains("secret"), "it is not said again: {message}");
         assert!(attachments(Some(json!({}))).is_err());
         assert!(attachments(Some(json!([null]))).is_err());
     }

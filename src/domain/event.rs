@@ -23,9 +23,9 @@ pub struct Position {
 }
 
 impl Position {
-    /// Whether `self` directly follows `previous` in the same epoch.
+    /// Whether `self` directly follows `previous` in the same epoch. Nothing follows the last.
     pub fn follows(self, previous: Self) -> bool {
-        self.epoch == previous.epoch && self.seq == previous.seq + 1
+        self.epoch == previous.epoch && previous.seq.checked_add(1) == Some(self.seq)
     }
 }
 
@@ -355,5 +355,21 @@ impl Signal {
             | Self::TypingStarted { user, .. }
             | Self::TypingStopped { user, .. } => user,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_next_of_the_same_epoch_follows() {
+        let at = |epoch, seq| Position { epoch, seq };
+        assert!(at(1, 2).follows(at(1, 1)));
+        for other in [at(1, 1), at(1, 3), at(2, 2), at(1, 0)] {
+            assert!(!other.follows(at(1, 1)), "{other}");
+        }
+        // What another node says is not always what a log can hold.
+        assert!(!at(1, 0).follows(at(1, u64::MAX)));
     }
 }

@@ -10,14 +10,14 @@ use crate::store::SessionCursor;
 const LAST_MILLIS: i64 = 253_402_300_799_999;
 
 /// As text.
-pub(super) fn write(cursor: &SessionCursor) -> String {
+pub fn write(cursor: &SessionCursor) -> String {
     let text = format!("{} {}", cursor.active_at.as_millis(), cursor.session);
     URL_SAFE_NO_PAD.encode(text)
 }
 
 /// # Errors
 /// `INVALID` for what [`write`] does not make.
-pub(super) fn read(text: &str) -> Result<SessionCursor, Error> {
+pub fn read(text: &str) -> Result<SessionCursor, Error> {
     parse(text).ok_or_else(|| Error::invalid("cursor is none that was given out"))
 }
 

@@ -8,7 +8,8 @@ mod admin;
 mod answer;
 mod asyncapi;
 mod auth;
-mod cursor;
+#[doc(hidden)]
+pub mod cursor;
 mod demo;
 mod docs;
 mod error;

@@ -23,7 +23,7 @@ impl TailState {
         let (generation, attempt) = (running.generation, running.attempt);
         let (before, utf16_offset) = (running.text.len(), running.text.utf16_len());
         running.text.push(delta);
-        running.seq = seq.max(running.seq + 1);
+        running.seq = seq.max(running.seq.saturating_add(1));
         running.tokens = tokens;
         place::set_text(&mut self.cursor, generation, attempt, running.text.len());
         let running = &self.running[at];
@@ -72,8 +72,9 @@ impl TailState {
             // Whoever is live has its text now.
             place::set_text(&mut before, generation, 0, answer.content.len() as u64);
         }
-        let (seq, attempt) =
-            at.map_or((2, 0), |at| (self.running[at].seq + 1, self.running[at].attempt));
+        let (seq, attempt) = at.map_or((2, 0), |at| {
+            (self.running[at].seq.saturating_add(1), self.running[at].attempt)
+        });
         let attempt = if ends { attempt } else { place::VOID };
         // Whoever is live was shown more than the new attempt goes on from.
         let stands = self.overtaken(at, &event.kind);

@@ -75,7 +75,7 @@ impl TailState {
         running.lineage = Lineage::default();
         running.attempt = place::STORED;
         place::set_text(&mut self.cursor, generation, place::STORED, 0);
-        let seq = running.seq + 1;
+        let seq = running.seq.saturating_add(1);
         let shown = Shown::Event { event: &event, seq, cursor: Some(&self.cursor) };
         self.members
             .hand(dialects, &self.session, shown, None, || Some(Behind::at(self.applied, &before)));

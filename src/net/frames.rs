@@ -154,8 +154,12 @@ impl FrameMeter {
 
     fn frame_end(&mut self, part: Part) -> u64 {
         self.state = State::header();
-        match part {
-            Part::Last if self.message.start == Start::Event => self.message.bytes,
+        if part != Part::Last {
+            return 0;
+        }
+        // What would go on with a message that is over is of none.
+        match std::mem::replace(&mut self.message, Message::starting(Start::Other)) {
+            Message { bytes, start: Start::Event } => bytes,
             _ => 0,
         }
     }
@@ -367,6 +371,7 @@ mod tests {
             &[0x80, 1, b']'],                      // last
             &[0x02, 1, b'4', 0x80, 2, b'2', b'x'], // a binary message
             &[0x81, 2, b'4', b'2'],
+            &[0x80, 1, b'x', 0x80, 0], // continuations of nothing
         ]
         .concat();
         for size in 1..fragmented.len() {

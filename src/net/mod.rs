@@ -23,6 +23,8 @@ mod listener;
 mod outbound;
 mod polling;
 mod request;
+#[doc(hidden)]
+pub mod seam;
 mod sessions;
 mod upgrade;
 

@@ -63,7 +63,7 @@ pub(super) fn counted(batch: Bytes, protocol: Protocol, outbound: Arc<Outbound>)
 
 /// Bytes of the event packets of a batch. A binary batch of Engine.IO 3 counts nothing: it is only
 /// made for events with attachments.
-fn event_bytes(batch: &[u8], protocol: Protocol) -> u64 {
+pub(super) fn event_bytes(batch: &[u8], protocol: Protocol) -> u64 {
     let packets: Vec<&[u8]>;
     let events = match protocol {
         Protocol::V4 => {

@@ -20,7 +20,7 @@ const EXACT_MAX: u64 = 1 << 53;
 
 /// What came over a channel.
 #[derive(Debug)]
-pub(super) enum Frame {
+pub enum Frame {
     Chunk(Chunk),
     Event(Position, Event),
     Signal(Signal),
@@ -51,7 +51,7 @@ enum NewsWire {
 }
 
 /// A chunk's frame without its delta, which the script puts behind it.
-pub(super) fn chunk_header(chunk: &Chunk) -> Bytes {
+pub fn chunk_header(chunk: &Chunk) -> Bytes {
     let mut header = BytesMut::with_capacity(CHUNK_HEADER_BYTES);
     header.extend_from_slice(b"C1");
     header.extend_from_slice(chunk.generation.0.as_bytes());
@@ -63,22 +63,22 @@ pub(super) fn chunk_header(chunk: &Chunk) -> Bytes {
     header.freeze()
 }
 
-pub(super) fn signal(signal: &Signal) -> Vec<u8> {
+pub fn signal(signal: &Signal) -> Vec<u8> {
     [b"S1".as_slice(), &codec::encode_signal(signal)].concat()
 }
 
-pub(super) fn ping(number: u64) -> String {
+pub fn ping(number: u64) -> String {
     format!("P1{number}")
 }
 
-pub(super) fn notice(notice: &Notice) -> String {
+pub fn notice(notice: &Notice) -> String {
     match notice {
         Notice::Run { generation } => format!("N1run {generation}"),
         Notice::Stop { generation, by } => format!("N1stop {generation} {by}"),
     }
 }
 
-pub(super) fn news(news: &News) -> String {
+pub fn news(news: &News) -> String {
     let wire = match news {
         News::Disconnect { user } => NewsWire::Disconnect { user: user.to_string() },
         News::CameBack { user, client, by } => {
@@ -97,13 +97,13 @@ pub(super) fn news(news: &News) -> String {
 }
 
 /// Reads a position written `epoch-seq`.
-pub(super) fn position(text: &str) -> Option<Position> {
+pub fn position(text: &str) -> Option<Position> {
     let (epoch, seq) = text.split_once('-')?;
     Some(Position { epoch: epoch.parse().ok()?, seq: seq.parse().ok()? })
 }
 
 /// Reads a frame; `None` where this version does not understand it.
-pub(super) fn decode(bytes: &[u8]) -> Option<Frame> {
+pub fn decode(bytes: &[u8]) -> Option<Frame> {
     let (kind, body) = bytes.split_at_checked(2)?;
     match kind {
         b"C1" => chunk(body),

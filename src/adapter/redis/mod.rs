@@ -17,7 +17,8 @@
 //! is never guessed: the feed is told that it is dirty, and compares heads.
 
 mod devices;
-mod frame;
+#[doc(hidden)]
+pub mod frame;
 mod garbage;
 mod limits;
 mod log;

@@ -93,6 +93,30 @@ fn the_agents_file_is_read() {
     assert_eq!(agents.get(&b.id), Some(b));
 }
 
+/// [`wrong`] asserts the rest: that each is one line.
+#[test]
+fn what_is_said_of_the_agents_file_is_fit_for_a_terminal() {
+    let scripted = &scripted(&["a"]);
+    let (odd, long) = ("x\\n\\u001b[31m", "x".repeat(10_000));
+    for text in [odd, &*long] {
+        for toml in [
+            format!("\"{text}\" = 1\n{scripted}"),
+            format!("{scripted}\"{text}\" = 1"),
+            format!("default = \"{text}\"\n{scripted}"),
+            format!("[[agent]]\nid = \"{text}\"\nprovider = \"{text}\""),
+            format!("[[agent]]\nid = \"a\"\nprovider = \"{text}\""),
+            format!("{scripted}tokens = \"{text}\""),
+            format!("{scripted}[[pipeline]]\nid = \"p\"\n{}", stage(&long, &["a"], "")),
+        ] {
+            let lines = wrong(&toml);
+            assert!(!lines.is_empty(), "accepted: {toml}");
+            for line in lines {
+                assert!(!line.contains(char::is_control) && line.len() < 600, "{line:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_wrong_in_the_agents_file_is_named() {
     let scripted = &scripted(&["a"]);

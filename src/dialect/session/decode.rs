@@ -44,6 +44,10 @@ fn join(mut fields: Fields) -> Result<Command, Error> {
             let offset = offset
                 .as_u64()
                 .ok_or_else(|| Error::invalid("streams must map to whole numbers"))?;
+            // One id may be spelt in several ways.
+            if texts.iter().any(|(known, _)| *known == generation) {
+                return Err(Error::invalid("streams must name each once"));
+            }
             texts.push((generation, offset));
         }
     }

@@ -245,6 +245,15 @@ fn a_wrong_field_is_named() {
 }
 
 #[test]
+fn a_stream_is_named_once_however_its_id_is_spelt() {
+    let mut payload = right("session:join");
+    payload["streams"] = json!({ ID: 7, ID.replace('-', ""): 0 });
+    refused("session:join", &payload, "streams");
+    payload["streams"] = json!({ ID.replace('-', ""): 0 });
+    assert!(decode("session:join", &payload).is_ok());
+}
+
+#[test]
 fn a_wrong_attachment_is_named_with_its_field() {
     for (field, wrong) in [
         ("fileName", json!("")),
