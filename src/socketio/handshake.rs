@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
+use socketioxide::ProtocolVersion;
 use socketioxide::extract::SocketRef;
 
 use super::line::Line;
@@ -126,7 +127,9 @@ async fn attend(
     let Handshake { claims, dialect } = decide(edge, socket, auth)?;
     let Some(claims) = claims else { return Ok((None, dialect)) };
     let caller = Caller { user: claims.user, name: claims.name };
-    if !edge.options.recovers {
+    // Clients of protocol 4 know nothing of recovery.
+    let recovers = edge.options.recovers && socket.protocol() == ProtocolVersion::V5;
+    if !recovers {
         let attendance = admitted(edge, &caller, None).await?;
         let known = Known { caller, attendance, client: None, coming: Coming::New };
         return Ok((Some(known), dialect));
