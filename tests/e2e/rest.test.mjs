@@ -75,9 +75,9 @@ suite('rest', { env: { CORS_ORIGIN: APP } }, (e2e) => {
     assert.equal((await make({ Origin: url })).status, 201);
     assert.equal((await make({})).status, 201);
     assert.equal(await count(), 3);
-    // With a header there is nothing to forge.
-    const made = await ask(url, 'POST', '/api/chat/sessions', { body: {}, jwt: token({ sub }), headers: { Origin: EVIL } });
-    assert.equal(made.status, 201);
+    // With a header there is nothing to forge; the foreign page is refused all the same.
+    refused(await ask(url, 'POST', '/api/chat/sessions', { body: {}, jwt: token({ sub }), headers: { Origin: EVIL } }), 403, 'FORBIDDEN');
+    assert.equal(await count(), 3);
   });
 
   e2e('browsers are told which origins may ask, with credentials', {}, async ({ url }) => {
