@@ -225,11 +225,9 @@ fn developers_tokens_are_on_only_without_a_key_and_on_loopback() {
 
 #[test]
 fn what_does_not_exist_yet_is_refused_by_its_name() {
-    for (name, value) in [
-        ("JWT_PUBLIC_KEY", "hush"),
-        ("JWKS_URL", "https://h/k"),
-        ("AUTH_EXPIRE", "true"),
-    ] {
+    for (name, value) in
+        [("JWT_PUBLIC_KEY", "hush"), ("JWKS_URL", "https://h/k"), ("AUTH_EXPIRE", "true")]
+    {
         let lines = problems(&[(name, value)]);
         assert_eq!(lines.len(), 1, "{lines:?}");
         assert!(lines[0].starts_with(&format!("{name}: ")), "{lines:?}");

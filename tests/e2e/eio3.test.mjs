@@ -102,8 +102,9 @@ suite('EIO3', { env: { EIO3: 'true', ALLOW_CHAT_AUTH: 'true' } }, (e2e) => {
         const asked = await ask(...family.ask(joined.sessionId ?? fresh, 'Why? 😀'));
         assert.equal(asked.ok, true, JSON.stringify(asked));
         const heard = () => events.map(([name, payload]) => ({ name, payload }));
-        await eventually(() => heard().some(family.isEnd) && heard().some((event) => family.whole(event)), { what: `the end, in ${events.map(([name]) => name)}` });
-        const [, whole] = heard().map(family.whole).find(Boolean);
+        // A persona's room is one for all of its user's devices.
+        const ended = () => heard().map(family.whole).find((found) => found?.[0] === asked.messageId);
+        const [, whole] = await eventually(ended, { what: `the end, in ${events.map(([name]) => name)}` });
         const { content } = await rest(node, dialect).get(`/api/chat/messages/${asked.messageId}`);
         assert.equal(whole, content);
         const text = heard().map((event) => (family.isLast?.(event) ? undefined : family.chunk(event)) ?? '').join('');

@@ -38,16 +38,16 @@ const JSON_BODY = { 'Content-Type': 'application/json' };
 const UPGRADE = { Connection: 'Upgrade', Upgrade: 'websocket', 'Sec-WebSocket-Version': '13', 'Sec-WebSocket-Key': 'dGhlIHNhbXBsZSBub25jZQ==' };
 /** Of every family of routes: method, path, headers and body, and the status where all is well. */
 const ROUTES = {
-  sessions: ['GET', () => '/api/chat/sessions', {}, undefined, 200],
-  'a session': ['POST', () => '/api/chat/sessions', JSON_BODY, '{}', 201],
-  'a message': ['POST', () => '/api/chat/messages', JSON_BODY, JSON.stringify({ sessionId: sessionId('origin'), content: 'Hi' }), 201],
-  'a stream': ['POST', () => '/api/chat/streams', JSON_BODY, JSON.stringify({ sessionId: sessionId('origin'), prompt: 'Hi' }), 201],
-  'a stream token': ['POST', () => '/stream/init', JSON_BODY, '{}', 200],
-  'a stream by POST': ['POST', () => '/chat/message', JSON_BODY, JSON.stringify({ sessionId: sessionId('origin'), content: 'Hi' }), 0],
-  agents: ['GET', () => '/api/chat/agents', {}, undefined, 200],
-  operators: ['POST', () => '/api/admin/users/nobody/disconnect', JSON_BODY, '{}', 403],
-  'server-sent events': ['GET', () => `/chat/stream/${sessionId('origin')}`, {}, undefined, 200],
-  'their other paths': ['GET', () => `/stream/ai?session=${sessionId('origin')}`, {}, undefined, 200],
+  sessions: ['GET', () => '/api/chat/sessions', {}, () => undefined, 200],
+  'a session': ['POST', () => '/api/chat/sessions', JSON_BODY, () => '{}', 201],
+  'a message': ['POST', () => '/api/chat/messages', JSON_BODY, () => JSON.stringify({ sessionId: sessionId('origin'), content: 'Hi' }), 201],
+  'a stream': ['POST', () => '/api/chat/streams', JSON_BODY, () => JSON.stringify({ sessionId: sessionId('origin'), prompt: 'Hi' }), 202],
+  'a stream token': ['POST', () => '/stream/init', JSON_BODY, () => '{}', 200],
+  'a stream by POST': ['POST', () => '/chat/message', JSON_BODY, () => JSON.stringify({ sessionId: sessionId('origin'), content: 'Hi' }), 0],
+  agents: ['GET', () => '/api/chat/agents', {}, () => undefined, 200],
+  operators: ['POST', () => '/api/admin/users/nobody/disconnect', JSON_BODY, () => '{}', 403],
+  'server-sent events': ['GET', () => `/chat/stream/${sessionId('origin')}`, {}, () => undefined, 200],
+  'their other paths': ['GET', () => `/stream/ai?session=${sessionId('origin')}`, {}, () => undefined, 200],
 };
 const PUBLIC = ['/openapi.json', '/asyncapi.json', '/docs', '/nowhere'];
 const SOCKETS = {
@@ -63,12 +63,12 @@ function forbidden(answer, what) {
 }
 
 suite('origins', { env: { CORS_ORIGIN: APP, ADMIN_SCOPE: 'nobody' } }, (e2e) => {
-  e2e('a foreign origin is refused on every route, whatever it brings', {}, async ({ url }) => {
+  e2e('a foreign origin is refused on every route, whatever it brings', { timeout: 60_000 }, async ({ url }) => {
     const jwt = token({ sub: 'alice' });
     for (const [name, [method, path, headers, body]] of Object.entries(ROUTES)) {
       for (const Origin of FOREIGN) {
         for (const bearer of [{ Authorization: `Bearer ${jwt}` }, { Cookie: `access_token=${jwt}` }, {}]) {
-          forbidden(await raw(url, method, path(), { ...headers, ...bearer, Origin }, body), `${name} by ${Origin}`);
+          forbidden(await raw(url, method, path(), { ...headers, ...bearer, Origin }, body()), `${name} by ${Origin}`);
         }
       }
     }
@@ -83,7 +83,7 @@ suite('origins', { env: { CORS_ORIGIN: APP, ADMIN_SCOPE: 'nobody' } }, (e2e) => 
     for (const [name, [method, path, headers, body, expected]] of Object.entries(ROUTES)) {
       for (const origin of [{}, { Origin: APP }, { Origin: url }, { Origin: APP.toUpperCase() }]) {
         for (const who of [{ Authorization: `Bearer ${jwt}` }, { Cookie: `access_token=${jwt}` }]) {
-          const answer = await raw(url, method, path(), { ...headers, ...origin, ...who }, body);
+          const answer = await raw(url, method, path(), { ...headers, ...origin, ...who }, body());
           const what = `${name} by ${origin.Origin}: ${answer.status} ${answer.text}`;
           if (expected) assert.equal(answer.status, expected, what);
           else assert.ok(answer.status < 400, what);
@@ -138,20 +138,20 @@ suite('origins', { env: { CORS_ORIGIN: APP, ADMIN_SCOPE: 'nobody' } }, (e2e) => 
     assert.equal((await raw(url, 'POST', at, { Origin: APP, 'Content-Type': 'text/plain' }, '40/chat,')).status, 200);
   });
 
-  e2e('a cookie counts only where no foreign page asks', {}, async ({ url }) => {
+  e2e('a cookie counts only where no foreign page asks', { timeout: 60_000 }, async ({ url }) => {
     const jwt = token({ sub: 'carol' });
     const Cookie = `access_token=${jwt}`;
     const sites = [[undefined, true], ['same-origin', true], ['none', true], ['same-site', false], ['cross-site', false], ['nonsense', false], [['same-origin', 'cross-site'], false]];
     for (const [site, counts] of sites) {
       const fetched = site ? { 'Sec-Fetch-Site': site } : {};
       for (const [name, [method, path, headers, body, expected]] of Object.entries(ROUTES)) {
-        const answer = await raw(url, method, path(), { ...headers, Cookie, ...fetched }, body);
+        const answer = await raw(url, method, path(), { ...headers, Cookie, ...fetched }, body());
         if (!counts) assert.equal(answer.status, 401, `${name} ${site}: ${answer.text}`);
         else if (expected) assert.equal(answer.status, expected, `${name} ${site}: ${answer.text}`);
         // With an allowed origin it does; and so does a token that no browser sends by itself.
         const said = { ...headers, ...fetched };
-        assert.ok(![401].includes((await raw(url, method, path(), { ...said, Cookie, Origin: APP }, body)).status), name);
-        assert.ok(![401].includes((await raw(url, method, path(), { ...said, Authorization: `Bearer ${jwt}` }, body)).status), name);
+        assert.ok(![401].includes((await raw(url, method, path(), { ...said, Cookie, Origin: APP }, body())).status), name);
+        assert.ok(![401].includes((await raw(url, method, path(), { ...said, Authorization: `Bearer ${jwt}` }, body())).status), name);
       }
       // Of a socket the handshake's cookie counts.
       const handshake = await raw(url, 'GET', SOCKETS.polling[1], { Cookie, ...fetched });
@@ -181,7 +181,9 @@ suite('origins', { env: { CORS_ORIGIN: APP, ADMIN_SCOPE: 'nobody' } }, (e2e) => 
           const settled = (wait) => Promise.race([wait, new Promise((done) => { setTimeout(done, 5_000, 'nothing'); })]);
           const asked = (path, options) => fetch(`${server}${path}`, { credentials: 'include', ...options }).then((answer) => answer.status || answer.type, () => 'refused');
           const source = new EventSource(`${server}/chat/stream/foreign`, { withCredentials: true });
-          const socket = new WebSocket(`${server.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket`);
+          const events = new Promise((done) => { source.onopen = () => done('open'); source.onerror = () => done('refused'); });
+          const upgraded = new WebSocket(`${server.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket`);
+          const socket = new Promise((done) => { upgraded.onopen = () => done('open'); upgraded.onerror = () => done('refused'); });
           const image = new Image();
           const load = new Promise((done) => { image.onload = () => done('open'); image.onerror = () => done('refused'); });
           image.src = `${server}/chat/stream/image`;
@@ -190,8 +192,8 @@ suite('origins', { env: { CORS_ORIGIN: APP, ADMIN_SCOPE: 'nobody' } }, (e2e) => 
             blind: await asked('/api/chat/sessions', { method: 'POST', mode: 'no-cors', body: '{}' }),
             json: await asked('/api/chat/sessions', { method: 'POST', body: '{}', headers: { 'Content-Type': 'application/json' } }),
             polling: await asked('/socket.io/?EIO=4&transport=polling'),
-            events: await settled(new Promise((done) => { source.onopen = () => done('open'); source.onerror = () => done('refused'); })),
-            socket: await settled(new Promise((done) => { socket.onopen = () => done('open'); socket.onerror = () => done('refused'); })),
+            events: await settled(events),
+            socket: await settled(socket),
             image: await settled(load),
           };
         }, url);
