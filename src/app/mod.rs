@@ -149,10 +149,11 @@ impl App {
             loopback_only: config.server.is_loopback(),
             demo_ui: config.server.demo_ui,
         };
+        let eio3 = config.socket.eio3.then_some(config.socket.payload_max);
         let router = if role.serves() {
             public(state)
                 .layer(sockets.layer.clone())
-                .layer(TransportLayer::new().admitting_eio3(eio3(config)))
+                .layer(TransportLayer::new().admitting_eio3(eio3))
                 .layer(cors(&origins))
                 .layer(from_fn_with_state(origins, guard_origins))
         } else {
@@ -173,12 +174,11 @@ impl App {
             }
         };
         readiness.started();
-        let grace = config.server.shutdown_grace;
         Ok(Self {
             node,
             address,
             metrics_address,
-            grace,
+            grace: config.server.shutdown_grace,
             readiness,
             sockets,
             sse,
@@ -442,10 +442,6 @@ fn sse_options(dialects: &Dialects, open: Arc<AtomicUsize>, config: &Config) -> 
         open,
         drain_spread: drain_spread(config),
     }
-}
-
-fn eio3(config: &Config) -> Option<usize> {
-    config.socket.eio3.then_some(config.socket.payload_max)
 }
 
 /// Over what time clients are sent elsewhere.
