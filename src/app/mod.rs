@@ -23,7 +23,7 @@ use crate::dialect::Dialects;
 use crate::domain::NodeId;
 use crate::generation::{GenerationOptions, Generations};
 use crate::http::{
-    HttpState, Origins, SseEdge, SseOptions, cors, private, probes, public, refuse_foreign_origins,
+    HttpState, Origins, SseEdge, SseOptions, cors, guard_origins, private, probes, public,
 };
 use crate::hub::{Hub, HubOptions};
 use crate::lifecycle::{Readiness, Tasks};
@@ -146,19 +146,19 @@ impl App {
             store: store.clone(),
             adapter,
             verifier,
-            origins: origins.clone(),
             admin_scope: config.auth.admin_scope.clone(),
             readiness: readiness.clone(),
             dev_auth: config.auth.dev_auth,
             loopback_only: config.server.is_loopback(),
             demo_ui: config.server.demo_ui,
         };
+        let eio3 = config.socket.eio3.then_some(config.socket.payload_max);
         let router = if role.serves() {
             public(state)
                 .layer(sockets.layer.clone())
-                .layer(TransportLayer::new())
-                .layer(from_fn_with_state(origins.clone(), refuse_foreign_origins))
+                .layer(TransportLayer::new().admitting_eio3(eio3))
                 .layer(cors(&origins))
+                .layer(from_fn_with_state(origins, guard_origins))
         } else {
             probes(state)
         };
@@ -177,12 +177,11 @@ impl App {
             }
         };
         readiness.started();
-        let grace = config.server.shutdown_grace;
         Ok(Self {
             node,
             address,
             metrics_address,
-            grace,
+            grace: config.server.shutdown_grace,
             readiness,
             sockets,
             sse,
@@ -293,8 +292,7 @@ fn introduce(app: &App, config: &Config) {
         }
         DatabaseKind::Postgres => "PostgreSQL".to_owned(),
     };
-    let role = config.server.role.as_str();
-    let version = env!("CARGO_PKG_VERSION");
+    let (role, version) = (config.server.role.as_str(), env!("CARGO_PKG_VERSION"));
     tracing::info!(node = %app.node, role, adapter, database, "tokencast {version}");
     for agent in &config.agents.agents {
         let default = agent.id == config.agents.default;
@@ -390,6 +388,8 @@ fn chat_options(node: NodeId, config: &Config) -> ChatOptions {
         auto_create_sessions: config.server.auto_create_sessions,
         content_chars_max: config.limits.content_chars_max,
         attachments_max: up_to_u32(config.limits.attachments_max),
+        page_max: config.limits.page_max,
+        search_chars_max: config.limits.search_chars_max,
         members_max: up_to_u32(config.limits.members_max.get()),
         moderation: config.limits.moderation,
         rates: config.limits.rates.clone(),
@@ -428,6 +428,7 @@ fn socket_options(
         command_queue: socket.command_queue.get(),
         events_max: u32::try_from(socket.events_per_second_max).unwrap_or(u32::MAX),
         recovers: !config.socket.recovery_window.is_zero(),
+        eio3: socket.eio3,
         age_max: socket.connection_max_age,
         expires_after: expires_after(config),
         connections_max: socket.max_connections,

@@ -3,12 +3,10 @@
 use super::{Answerer, Caller, Shared};
 use crate::domain::command::{EMOJI_BYTES_MAX, Put};
 use crate::domain::{Action, AgentId, Command, Error, ErrorCode};
-use crate::telemetry::metrics;
+use crate::telemetry::metrics::{self, Limit};
 
 /// The most characters of a title.
 const TITLE_CHARS_MAX: usize = 200;
-/// The most characters of what is searched for.
-const QUERY_CHARS_MAX: usize = 1_000;
 
 impl Shared {
     /// Counts one `action` of the caller. Before anything else of it.
@@ -40,7 +38,26 @@ impl Shared {
     }
 
     pub(super) fn check_content(&self, field: &str, content: &str) -> Result<(), Error> {
-        check_text(field, content, self.options.content_chars_max)
+        check_text(field, content, self.options.content_chars_max, Some(Limit::Content))
+    }
+
+    pub(super) fn check_query(&self, query: &str) -> Result<(), Error> {
+        check_text("query", query, self.options.search_chars_max, Some(Limit::Search))
+    }
+
+    /// How many a page holds.
+    ///
+    /// # Errors
+    /// `INVALID` where that is none, or more than a page may hold.
+    pub(super) fn check_page(&self, limit: u32) -> Result<u32, Error> {
+        let max = self.options.page_max;
+        if limit > max {
+            metrics::limited(Limit::Page).increment(1);
+        }
+        if (1..=max).contains(&limit) {
+            return Ok(limit);
+        }
+        Err(Error::invalid(format!("limit: must be a whole number from 1 to {max}")))
     }
 
     /// The agent has to exist.
@@ -77,15 +94,11 @@ pub(super) fn counted_as(command: &Command, event: &str) -> Action {
 
 /// A title is taken as it is given.
 pub(super) fn check_title(title: &str) -> Result<(), Error> {
-    check_text("title", title, TITLE_CHARS_MAX)?;
+    check_text("title", title, TITLE_CHARS_MAX, None)?;
     if title.chars().any(char::is_control) {
         return Err(Error::invalid("title must not contain control characters"));
     }
     Ok(())
-}
-
-pub(super) fn check_query(query: &str) -> Result<(), Error> {
-    check_text("query", query, QUERY_CHARS_MAX)
 }
 
 pub(super) fn check_emoji(emoji: &str) -> Result<(), Error> {
@@ -97,9 +110,18 @@ pub(super) fn check_emoji(emoji: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// PostgreSQL cannot store NUL in text.
-fn check_text(field: &str, text: &str, chars_max: usize) -> Result<(), Error> {
-    if text.is_empty() || text.chars().nth(chars_max).is_some() {
+/// PostgreSQL cannot store NUL in text. Counts what is too long under `limit`.
+fn check_text(
+    field: &str,
+    text: &str,
+    chars_max: usize,
+    limit: Option<Limit>,
+) -> Result<(), Error> {
+    let is_long = text.chars().nth(chars_max).is_some();
+    if let Some(limit) = limit.filter(|_| is_long) {
+        metrics::limited(limit).increment(1);
+    }
+    if text.is_empty() || is_long {
         return Err(Error::invalid(format!("{field} must have 1 to {chars_max} characters")));
     }
     if text.contains('\0') {
@@ -164,13 +186,13 @@ mod tests {
 
     #[test]
     fn a_text_is_counted_in_characters_and_has_no_nul() {
-        assert_eq!(check_text("content", "😀😀\n", 3), Ok(()));
+        assert_eq!(check_text("content", "😀😀\n", 3, None), Ok(()));
         for (bad, says) in [
             ("", "content must have 1 to 3 characters"),
             ("😀😀😀😀", "content must have 1 to 3 characters"),
             ("a\0b", "content must not contain NUL"),
         ] {
-            assert_eq!(check_text("content", bad, 3), Err(Error::invalid(says)));
+            assert_eq!(check_text("content", bad, 3, None), Err(Error::invalid(says)));
         }
     }
 

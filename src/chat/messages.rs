@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::failure::stored;
-use super::limits::{check_emoji, check_query};
+use super::limits::check_emoji;
 use super::moderation::moderate;
 use super::{Caller, Chat};
 use crate::domain::command::SendMessage;
@@ -14,11 +14,10 @@ use crate::domain::{
 use crate::store::{
     Attached, EMOJIS_OWN_MAX, Found, History, HistoryPage, NewMessage, Reacted, Seen, Sent,
 };
+use crate::telemetry::metrics::{self, Limit};
 
 /// The most different emojis that a message keeps.
 const EMOJIS_MAX: u32 = 50;
-/// The most messages of a page.
-pub const PAGE_MAX: u32 = 200;
 
 /// # Errors
 /// Every method: what the client is to be told; nothing was changed then, but that a message whose
@@ -152,7 +151,7 @@ impl Chat {
         Ok(self.shared.message(caller, id).await?.message.reactions)
     }
 
-    /// A page of a session's messages, of at most [`PAGE_MAX`].
+    /// A page of a session's messages.
     pub async fn history(
         &self,
         caller: &Caller,
@@ -161,13 +160,13 @@ impl Chat {
     ) -> Result<History, Error> {
         let shared = &self.shared;
         shared.count(caller, Action::Read).await?;
+        shared.check_page(page.limit)?;
         shared.see(caller, session).await?;
-        let page = HistoryPage { limit: page.limit.min(PAGE_MAX), ..page };
         let history = shared.store.history(session, &page).await.map_err(stored)?;
         history.ok_or_else(|| Error::not_found("message"))
     }
 
-    /// The replies to a message, and the replies to those; at most [`PAGE_MAX`].
+    /// The replies to a message, and the replies to those.
     pub async fn thread(
         &self,
         caller: &Caller,
@@ -177,11 +176,12 @@ impl Chat {
     ) -> Result<Found, Error> {
         let shared = &self.shared;
         shared.count(caller, Action::Read).await?;
+        let limit = shared.check_page(limit)?;
         shared.message(caller, id).await?;
-        shared.store.thread(id, limit.min(PAGE_MAX), offset).await.map_err(stored)
+        shared.store.thread(id, limit, offset).await.map_err(stored)
     }
 
-    /// The messages of a session that hold every word of `query`; at most [`PAGE_MAX`].
+    /// The messages of a session that hold every word of `query`.
     pub async fn search(
         &self,
         caller: &Caller,
@@ -192,9 +192,10 @@ impl Chat {
     ) -> Result<Found, Error> {
         let shared = &self.shared;
         shared.count(caller, Action::Read).await?;
-        check_query(query)?;
+        shared.check_query(query)?;
+        let limit = shared.check_page(limit)?;
         shared.see(caller, session).await?;
-        shared.store.search(session, query, limit.min(PAGE_MAX), offset).await.map_err(stored)
+        shared.store.search(session, query, limit, offset).await.map_err(stored)
     }
 
     /// Names further files with the caller's own message; answers with those.
@@ -252,6 +253,7 @@ impl Chat {
     }
 
     fn too_many_attachments(&self) -> Error {
+        metrics::limited(Limit::Attachments).increment(1);
         let max = self.shared.options.attachments_max;
         Error::invalid(format!("attachments: a message has at most {max}"))
     }

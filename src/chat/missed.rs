@@ -8,7 +8,7 @@ use crate::domain::{Access, Error, Event, EventId, EventKind, Message, Outcome, 
 use crate::hub::{FromStore, Stored};
 use crate::store::{Answered, FOUND_MAX, Kept};
 
-/// The most messages of a page.
+/// The most messages of a page, where clients may be given as many.
 const PAGE_MAX: u32 = 100;
 /// About the most bytes that these have, but for a single one that is longer.
 const PAGE_BYTES_MAX: usize = 128 * 1024;
@@ -94,10 +94,11 @@ impl Chat {
             return Ok(FromStore::default());
         }
         let (session, answers_only) = (&access.session.id, wants == Wants::Answers);
-        let page = self.shared.store.messages_after(session, after, PAGE_MAX, answers_only);
+        let page_max = PAGE_MAX.min(self.shared.options.page_max);
+        let page = self.shared.store.messages_after(session, after, page_max, answers_only);
         let mut page = page.await.map_err(stored)?;
         let fits = fitting(page.iter().map(Kept::message), PAGE_BYTES_MAX);
-        let is_cut = fits < page.len() || page.len() == PAGE_MAX as usize;
+        let is_cut = fits < page.len() || page.len() == page_max as usize;
         page.truncate(fits);
         let brought = page.last().map_or(after, |kept| kept.message().ordinal);
         // All of those that were looked at which are not in the page are not to be shown.

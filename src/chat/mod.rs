@@ -44,7 +44,6 @@ use access::{identify, standing};
 pub use agents::AgentInfo;
 use devices::Devices;
 use limits::counted_as;
-pub use messages::PAGE_MAX;
 pub use missed::Wants;
 pub use presence::Attendance;
 pub use recover::Owed;
@@ -66,6 +65,10 @@ pub struct ChatOptions {
     pub content_chars_max: usize,
     /// The most attachments of a message.
     pub attachments_max: u32,
+    /// The most that a page of anything holds.
+    pub page_max: u32,
+    /// The most characters of what is searched for.
+    pub search_chars_max: usize,
     /// The most members of a session, its owner among them.
     pub members_max: u32,
     /// What becomes of profanity in what people write.
@@ -196,6 +199,16 @@ struct Shared {
 }
 
 impl Chat {
+    /// The most that a page of anything holds.
+    pub fn page_max(&self) -> u32 {
+        self.shared.options.page_max
+    }
+
+    /// The most characters of what is searched for.
+    pub fn search_chars_max(&self) -> usize {
+        self.shared.options.search_chars_max
+    }
+
     /// Conversations on these parts. `absences` is what the adapter tells of users whose nodes are
     /// gone.
     pub fn new(

@@ -11,6 +11,7 @@ use crate::domain::command::Join;
 use crate::domain::{Access, Action, Error, ErrorCode, Joined, Message, Reply, SessionId, Signal};
 use crate::hub::{Entered, FromStore, Start};
 use crate::store::Missed;
+use crate::telemetry::metrics::{self, Limit};
 
 /// The most missed messages that a join brings.
 const MISSED_MAX: u32 = 100;
@@ -139,6 +140,7 @@ impl Chat {
         if visit.joined.contains(id) || visit.joined.len() < max {
             return Ok(());
         }
+        metrics::limited(Limit::JoinedSessions).increment(1);
         let message = format!("A connection may join at most {max} sessions");
         Err(Error::new(ErrorCode::RateLimit, message))
     }

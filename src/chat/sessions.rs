@@ -5,7 +5,6 @@ use uuid::Uuid;
 use super::access::forbidden;
 use super::failure::stored;
 use super::limits::check_title;
-use super::messages::PAGE_MAX;
 use super::moderation::moderate;
 use super::{Caller, Chat};
 use crate::domain::{
@@ -13,6 +12,7 @@ use crate::domain::{
     Visibility,
 };
 use crate::store::{MemberAdded, NewSession, SessionCursor, SessionPage};
+use crate::telemetry::metrics::{self, Limit};
 
 /// A session to be made.
 #[derive(Debug, Clone, Default)]
@@ -72,7 +72,7 @@ impl Chat {
         })
     }
 
-    /// The caller's sessions, last active first; at most [`PAGE_MAX`].
+    /// The caller's sessions, last active first.
     pub async fn sessions(
         &self,
         caller: &Caller,
@@ -81,7 +81,7 @@ impl Chat {
     ) -> Result<SessionPage, Error> {
         let shared = &self.shared;
         shared.count(caller, Action::Read).await?;
-        let limit = limit.min(PAGE_MAX);
+        let limit = shared.check_page(limit)?;
         shared.store.sessions(&caller.user, after.as_ref(), limit).await.map_err(stored)
     }
 
@@ -147,6 +147,7 @@ impl Chat {
             MemberAdded::New(member) => Ok((member, true)),
             MemberAdded::Already(member) => Ok((member, false)),
             MemberAdded::TooMany => {
+                metrics::limited(Limit::Members).increment(1);
                 Err(Error::invalid(format!("A session has at most {max} members")))
             }
             MemberAdded::NoSession => Err(Error::not_found("session")),

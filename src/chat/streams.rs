@@ -11,6 +11,7 @@ use crate::domain::{
 };
 use crate::generation::Slot;
 use crate::store::{Accepted, NewGeneration, Outgoing, StopRequested};
+use crate::telemetry::metrics::{self, Limit};
 
 impl Chat {
     /// Has a generation stopped that the caller may see, on whichever node it runs. The stop is
@@ -141,12 +142,15 @@ impl Shared {
         if self.generations.role().generates() {
             let slot = self.generations.reserve();
             return slot.map(Place::Here).ok_or_else(|| {
+                metrics::limited(Limit::NodeStreams).increment(1);
                 full("This node has as many streams as it takes: ask again in a moment")
             });
         }
         let node = self.generations.elsewhere().await.map_err(stored)?;
-        node.map(Place::There)
-            .ok_or_else(|| full("No node takes a stream now: ask again in a moment"))
+        node.map(Place::There).ok_or_else(|| {
+            metrics::limited(Limit::NodeStreams).increment(1);
+            full("No node takes a stream now: ask again in a moment")
+        })
     }
 
     /// Stores the prompt and starts the answer.
@@ -167,6 +171,7 @@ impl Shared {
             }
             Accepted::NoSession => Err(Error::not_found("session")),
             Accepted::TooMany => {
+                metrics::limited(Limit::UserStreams).increment(1);
                 let max = self.options.user_generations_max;
                 let message = format!("At most {max} streams at once: wait for one, or stop one");
                 Err(Error::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER))

@@ -2,17 +2,15 @@
 //! `access_token`. A token in the URL is not looked at, since URLs end in logs.
 //!
 //! A browser sends the cookie whichever page asks, so a foreign page could act in its user's name
-//! (CSRF). CORS keeps it from reading answers, and from sending what needs a preflight: another
-//! method than POST, or a body of JSON. What is left is a form's POST. So a request that changes
-//! something and has only the cookie has to come from an allowed `Origin`, which every browser of
-//! today sends with it; without one, a POST must say that it is JSON, which no form can.
+//! (CSRF). [`super::origin`] refuses foreign origins, and takes the cookies of what a foreign page
+//! has sent as far as the browser says so. What is left is a form's POST from a browser that says
+//! neither: without an `Origin`, a POST by cookie must say that it is JSON, which no form can.
 //! With an `Authorization` header there is nothing to forge.
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri, header};
 
 use super::HttpState;
-use super::origin::Origins;
 use crate::auth::{Claims, Refused, find_token};
 use crate::domain::{Error, ErrorCode};
 
@@ -34,22 +32,16 @@ pub(super) async fn authenticate(state: &HttpState, head: &mut Parts) -> Result<
     };
     head.uri = uri;
     let claims = state.verifier.verify_found(token.as_deref()).await?.normal()?;
-    if by_header.is_none() && !is_own_doing(&state.origins, &head.method, &head.headers) {
-        let message = "With the cookie alone, a change needs an allowed Origin, or a JSON body";
+    if by_header.is_none() && may_be_a_form(&head.method, &head.headers) {
+        let message = "With the cookie alone, a POST needs an allowed Origin, or a JSON body";
         return Err(Error::new(ErrorCode::Forbidden, message));
     }
     Ok(claims)
 }
 
-/// Whether a request by cookie comes from a page that may act for its user.
-fn is_own_doing(origins: &Origins, method: &Method, headers: &HeaderMap) -> bool {
-    if method.is_safe() {
-        return true;
-    }
-    if headers.contains_key(header::ORIGIN) {
-        return origins.admits(headers);
-    }
-    method != Method::POST || is_json(headers)
+/// Whether it may be a form's that any page may have sent.
+fn may_be_a_form(method: &Method, headers: &HeaderMap) -> bool {
+    method == Method::POST && !headers.contains_key(header::ORIGIN) && !is_json(headers)
 }
 
 /// Whether the body says that it is JSON.
@@ -78,31 +70,24 @@ impl From<Refused> for super::HttpError {
 mod tests {
     use super::*;
 
-    fn is_own(method: Method, pairs: &[(&'static str, &'static str)]) -> bool {
-        let origins = Origins::new(&["https://app.example".to_owned()], "/socket.io");
-        let headers = pairs.iter().map(|(name, value)| {
-            let name = header::HeaderName::from_static(name);
-            (name, header::HeaderValue::from_static(value))
-        });
-        is_own_doing(&origins, &method, &headers.collect())
-    }
-
     #[test]
-    fn a_foreign_page_cannot_act_by_the_cookie() {
+    fn a_form_is_no_users_doing() {
+        let is_form = |method: Method, pairs: &[(&'static str, &'static str)]| {
+            let headers = pairs.iter().map(|(name, value)| {
+                let name = header::HeaderName::from_static(name);
+                (name, header::HeaderValue::from_static(value))
+            });
+            may_be_a_form(&method, &headers.collect())
+        };
         let json = ("content-type", "application/json; charset=utf-8");
-        let form = ("content-type", "text/plain; x=application/json");
-        let (own, foreign) =
-            (("origin", "https://app.example"), ("origin", "https://evil.example"));
-        for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
-            assert!(is_own(method.clone(), &[own]));
-            assert!(!is_own(method.clone(), &[foreign, json]));
-            assert!(!is_own(method.clone(), &[("origin", "null"), json]));
-            assert!(!is_own(method, &[own, foreign]));
+        let text = ("content-type", "text/plain; x=application/json");
+        assert!(is_form(Method::POST, &[]));
+        assert!(is_form(Method::POST, &[text]));
+        assert!(!is_form(Method::POST, &[json]));
+        // Foreign ones do not come as far as here.
+        assert!(!is_form(Method::POST, &[("origin", "https://app.example")]));
+        for method in [Method::GET, Method::PUT, Method::PATCH, Method::DELETE] {
+            assert!(!is_form(method, &[]), "no form sends it with a body, or it changes nothing");
         }
-        assert!(is_own(Method::GET, &[foreign]));
-        assert!(is_own(Method::POST, &[json]));
-        assert!(!is_own(Method::POST, &[form]));
-        assert!(!is_own(Method::POST, &[]));
-        assert!(is_own(Method::DELETE, &[]), "no form sends it");
     }
 }

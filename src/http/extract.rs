@@ -23,9 +23,6 @@ use crate::domain::{AttachmentId, Error, GenerationId, MessageId, SessionId, Use
 /// How long a body may take to arrive. Until then it is held, and nobody counts the request.
 const BODY_WITHIN: Duration = Duration::from_secs(20);
 
-/// The most of a page of anything.
-const PAGE_MAX: u32 = 100;
-
 /// A request of an authenticated user, read.
 pub(super) struct Ask<P = (), Q = NoQuery, B = NoBody> {
     pub(super) state: HttpState,
@@ -257,79 +254,6 @@ async fn whole_body(request: Request) -> Result<Bytes, HttpError> {
             _ => error,
         }
     })
-}
-
-/// How many of a page: 1 to [`PAGE_MAX`].
-pub(super) struct Limit<const DEFAULT: u32>(pub(super) u32);
-
-impl<const DEFAULT: u32> Default for Limit<DEFAULT> {
-    fn default() -> Self {
-        Self(DEFAULT)
-    }
-}
-
-impl<'de, const DEFAULT: u32> Deserialize<'de> for Limit<DEFAULT> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let limit = whole_number(&String::deserialize(deserializer)?)
-            .and_then(|limit| u32::try_from(limit).ok())
-            .filter(|limit| (1..=PAGE_MAX).contains(limit));
-        let rule = || D::Error::custom(format!("must be a whole number from 1 to {PAGE_MAX}"));
-        limit.map(Self).ok_or_else(rule)
-    }
-}
-
-impl<const DEFAULT: u32> JsonSchema for Limit<DEFAULT> {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        format!("Limit{DEFAULT}").into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": DEFAULT,
-            "description": "How many at most.",
-        })
-    }
-}
-
-/// The largest offset: no session has as many messages.
-const OFFSET_MAX: u64 = 1_000_000_000;
-
-/// How many to leave out.
-#[derive(Default)]
-pub(super) struct Offset(pub(super) u64);
-
-impl<'de> Deserialize<'de> for Offset {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let offset = whole_number(&String::deserialize(deserializer)?);
-        let rule = || D::Error::custom(format!("must be a whole number from 0 to {OFFSET_MAX}"));
-        offset.filter(|offset| *offset <= OFFSET_MAX).map(Self).ok_or_else(rule)
-    }
-}
-
-impl JsonSchema for Offset {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "Offset".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "type": "integer", "minimum": 0, "maximum": OFFSET_MAX, "default": 0,
-            "description": "How many to leave out.",
-        })
-    }
-}
-
-/// Digits only: `str::parse` takes `+1` too.
-fn whole_number(text: &str) -> Option<u64> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// A message that a body names.

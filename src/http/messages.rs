@@ -8,10 +8,9 @@ use serde_json::Value;
 
 use super::HttpError;
 use super::answer::{Created, Gone, Shown};
-use super::extract::{
-    Ask, Body, Limit, MaybeMessage, MessageRef, NoQuery, Offset, SESSION_ID_PATTERN, id,
-};
+use super::extract::{Ask, Body, MaybeMessage, MessageRef, NoQuery, SESSION_ID_PATTERN, id};
 use super::openapi::{Api, Operation};
+use super::page::{Limit, Offset};
 use axum::http::{HeaderMap, StatusCode};
 
 use crate::dialect::payload::{self, AttachmentBody};
@@ -20,8 +19,6 @@ use crate::domain::{Error, Message, MessageId, SessionId};
 use crate::store::{Found, History, HistoryPage};
 
 const TAG: &str = "Messages";
-/// The most characters of a search.
-const SEARCH_CHARS_MAX: usize = 500;
 /// The header that names a request, so that it can be repeated.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
@@ -140,7 +137,7 @@ async fn history(ask: Ask<SessionId, HistoryQuery>) -> Result<Shown<History>, Ht
         parent: query.parent_message_id.0,
         before: query.before.0,
         after: query.after.0,
-        limit: query.limit.0,
+        limit: query.limit.of(&ask.state.chat),
         offset: query.offset.0,
     };
     Ok(Shown(ask.state.chat.history(&ask.caller, &ask.path, page).await?))
@@ -177,14 +174,14 @@ struct ThreadQuery {
 }
 
 async fn thread(ask: Ask<MessageId, ThreadQuery>) -> Result<Shown<Found>, HttpError> {
-    let ThreadQuery { limit, offset } = ask.query;
-    Ok(Shown(ask.state.chat.thread(&ask.caller, ask.path, limit.0, offset.0).await?))
+    let (limit, offset) = (ask.query.limit.of(&ask.state.chat), ask.query.offset.0);
+    Ok(Shown(ask.state.chat.thread(&ask.caller, ask.path, limit, offset).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]
 struct SearchQuery {
     /// The words.
-    #[schemars(length(min = 1, max = SEARCH_CHARS_MAX), regex(pattern = "^[^\\u0000]*$"))]
+    #[schemars(length(min = 1), regex(pattern = "^[^\\u0000]*$"), extend("x-bound" = "search"))]
     query: String,
     #[serde(default)]
     limit: Limit<20>,
@@ -194,10 +191,6 @@ struct SearchQuery {
 
 async fn search(ask: Ask<SessionId, SearchQuery>) -> Result<Shown<Found>, HttpError> {
     let SearchQuery { query, limit, offset } = ask.query;
-    if query.is_empty() || query.chars().nth(SEARCH_CHARS_MAX).is_some() || query.contains('\0') {
-        let message = format!("query must have 1 to {SEARCH_CHARS_MAX} characters, and no NUL");
-        return Err(Error::invalid(message).into());
-    }
-    let chat = &ask.state.chat;
-    Ok(Shown(chat.search(&ask.caller, &ask.path, &query, limit.0, offset.0).await?))
+    let (chat, limit) = (&ask.state.chat, limit.of(&ask.state.chat));
+    Ok(Shown(chat.search(&ask.caller, &ask.path, &query, limit, offset.0).await?))
 }

@@ -18,6 +18,7 @@ mod messages;
 mod openapi;
 mod operations;
 mod origin;
+mod page;
 mod reactions;
 mod sessions;
 mod sse;
@@ -40,7 +41,7 @@ use crate::lifecycle::Readiness;
 use crate::store::SharedStore;
 
 pub use error::HttpError;
-pub use origin::{Origins, cors, refuse_foreign_origins};
+pub use origin::{Origins, cors, guard_origins};
 pub use sse::{SseEdge, SseOptions};
 
 /// The largest body of a request of our own, in bytes.
@@ -63,8 +64,6 @@ pub struct HttpState {
     pub adapter: SharedAdapter,
     /// Who asks.
     pub verifier: Arc<Verifier>,
-    /// Whose pages may act by their users' cookies.
-    pub origins: Origins,
     /// The word of a token's scope that makes an operator.
     pub admin_scope: String,
     /// Whether the node takes work.
@@ -79,7 +78,7 @@ pub struct HttpState {
 
 /// What is served beside the sockets.
 pub fn public(state: HttpState) -> Router {
-    let mut api = openapi::Api::new();
+    let mut api = openapi::Api::new(page::Bounds::of(&state.chat));
     for routes in [
         sessions::routes,
         messages::routes,
@@ -120,7 +119,7 @@ pub fn public(state: HttpState) -> Router {
 
 /// What a node serves that holds no clients.
 pub fn probes(state: HttpState) -> Router {
-    let (router, _) = operations::routes(openapi::Api::new()).finish();
+    let (router, _) = operations::routes(openapi::Api::new(page::Bounds::of(&state.chat))).finish();
     router
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)

@@ -20,11 +20,13 @@ use serde_json::{Map, Value, json};
 use super::answer::{Answer, Answered};
 use super::error;
 use super::extract::{Ask, PathArgs, Payload};
+use super::page::Bounds;
 use super::{HttpError, HttpState};
 
 /// Routes and what is said of them.
 pub(super) struct Api {
     router: Router<HttpState>,
+    bounds: Bounds,
     paths: Map<String, Value>,
     /// For what is read and what is written, which differ in what may be missing.
     input: SchemaGenerator,
@@ -125,7 +127,7 @@ impl Operation {
 
 impl Api {
     /// No routes yet.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(bounds: Bounds) -> Self {
         let settings = || {
             SchemaSettings::draft2020_12().with(|settings| {
                 settings.definitions_path = "/components/schemas".into();
@@ -134,6 +136,7 @@ impl Api {
         };
         Self {
             router: Router::new(),
+            bounds,
             paths: Map::new(),
             input: settings().for_deserialize().into_generator(),
             output: settings().for_serialize().into_generator(),
@@ -164,6 +167,7 @@ impl Api {
         }
         parameters
             .extend(query_parameters(self.input.subschema_for::<Q>().to_value(), &self.input));
+        parameters.iter_mut().for_each(|parameter| self.bounds.say(&mut parameter["schema"]));
         parameters.append(&mut operation.parameters);
         let body = B::schema(&mut self.input);
         if body.is_some() {
@@ -349,7 +353,7 @@ const REFUSALS: &[Refusal] = &[
     Refusal::new(
         StatusCode::FORBIDDEN,
         "Forbidden",
-        "`FORBIDDEN`: not the caller's to change; or a change by cookie from a page that is not allowed.",
+        "`FORBIDDEN`: not the caller's to change; an `Origin` that is not allowed; or a form's POST by cookie.",
     ),
     Refusal::new(
         StatusCode::NOT_FOUND,

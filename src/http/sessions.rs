@@ -5,8 +5,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::answer::{Gone, Made, Shown};
-use super::extract::{Ask, Body, Limit, NoQuery, SESSION_ID_PATTERN, id, optional_id, or_null};
+use super::extract::{Ask, Body, NoQuery, SESSION_ID_PATTERN, id, optional_id, or_null};
 use super::openapi::{Api, Operation};
+use super::page::Limit;
 use super::{HttpError, cursor};
 use crate::chat::{MadeSession, WantedSession};
 use crate::dialect::payload::NO_CONTROLS;
@@ -115,7 +116,9 @@ struct ListQuery {
 async fn list(ask: Ask<(), ListQuery>) -> Result<Shown<SessionPage>, HttpError> {
     let cursor = ask.query.cursor.as_deref().filter(|cursor| !cursor.is_empty());
     let after = cursor.map(cursor::read).transpose()?;
-    Ok(Shown(ask.state.chat.sessions(&ask.caller, after, ask.query.limit.0).await?))
+    Ok(Shown(
+        ask.state.chat.sessions(&ask.caller, after, ask.query.limit.of(&ask.state.chat)).await?,
+    ))
 }
 
 async fn get(ask: Ask<SessionId>) -> Result<Shown<Access>, HttpError> {

@@ -20,14 +20,14 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use tokio::io::AsyncWrite;
 
 use super::connection::Connection;
 use super::frames::{header_len, payload_len};
 use super::outbound::Outbound;
-use super::polling::SEPARATOR;
+use super::polling::Protocol;
 
 /// Between the message and the data in the text of a refusal.
 const DATA_SEPARATOR: char = '\u{1f}';
@@ -43,17 +43,18 @@ pub fn connect_error(message: &str, data: &Value) -> String {
     format!("{message}{DATA_SEPARATOR}{data}")
 }
 
-/// What goes out instead of this batch of Engine.IO 4, of the session with this account, where
-/// there is something to amend.
-pub(super) fn batch(batch: &[u8], outbound: &Outbound) -> Option<Vec<u8>> {
-    let packets = || batch.split(|byte| *byte == SEPARATOR);
-    if !packets().any(is_watched) {
+/// What goes out instead of this batch, of the session with this account, where there is something
+/// to amend.
+pub(super) fn batch(batch: &[u8], protocol: Protocol, outbound: &Outbound) -> Option<Vec<u8>> {
+    let packets = protocol.packets(batch);
+    if !packets.iter().any(|packet| is_watched(packet)) {
         return None;
     }
-    let amended: Vec<Cow<'_, [u8]>> = packets()
+    let amended: Vec<Cow<'_, [u8]>> = packets
+        .into_iter()
         .map(|from| packet(from, Some(outbound)).map_or(Cow::Borrowed(from), Cow::Owned))
         .collect();
-    Some(amended.join(&SEPARATOR))
+    Some(protocol.batch(&amended))
 }
 
 /// Stands between the writer of a WebSocket's frames and what takes them. Starts at the start of a
@@ -212,7 +213,9 @@ fn is_watched(packet: &[u8]) -> bool {
 
 /// What goes out instead of this packet of the session with this account: `40/chat,{"sid":…}`
 /// becomes `40/chat,{"sid":…,"pid":…}` where that namespace has a pid, `44/chat,{"message":…}` with
-/// data in its message `44/chat,{"message":…,"data":…}`. `None` where it goes out as it is.
+/// data in its message `44/chat,{"message":…,"data":…}`. `None` where it goes out as it is. In
+/// Socket.IO's protocol 4 no CONNECT says anything, and what a CONNECT_ERROR holds is the data
+/// itself, or the message as text.
 fn packet(packet: &[u8], outbound: Option<&Outbound>) -> Option<Vec<u8>> {
     let (kind, rest) = packet.split_at_checked(2)?;
     // A namespace, which may be of a client's making, ends at its first comma.
@@ -221,7 +224,10 @@ fn packet(packet: &[u8], outbound: Option<&Outbound>) -> Option<Vec<u8>> {
         _ => 0,
     };
     let (namespace, json) = rest.split_at(namespace_len);
+    let is_v3 = outbound.is_some_and(Outbound::is_v3);
     let json = match kind {
+        b"44" if is_v3 => as_data(json),
+        b"40" if is_v3 => None,
         b"40" => recoverable(namespace.strip_suffix(b",").unwrap_or(b"/"), json, outbound?),
         b"44" => with_data(json),
         _ => None,
@@ -240,6 +246,17 @@ fn with_data(json: &[u8]) -> Option<Vec<u8>> {
     let (message, data) = refusal.message.split_once(DATA_SEPARATOR)?;
     let data = serde_json::from_str(data).ok()?;
     serde_json::to_vec(&WithData { message, data }).ok()
+}
+
+/// What `err` is for a socket.io-client 2.x: the data, with the message beside it.
+fn as_data(json: &[u8]) -> Option<Vec<u8>> {
+    let refusal: Refusal = serde_json::from_slice(json).ok()?;
+    let Some((message, data)) = refusal.message.split_once(DATA_SEPARATOR) else {
+        return serde_json::to_vec(&refusal.message).ok();
+    };
+    let mut data: Map<String, Value> = serde_json::from_str(data).ok()?;
+    data.insert("message".to_owned(), message.into());
+    serde_json::to_vec(&data).ok()
 }
 
 /// A CONNECT; the `sid` is all that socketioxide writes into it.

@@ -15,7 +15,7 @@ const HEAD_END: &[u8] = b"\r\n\r\n";
 const HEADER_BYTES_MAX: usize = 10;
 
 const OPCODE_CONTINUATION: u8 = 0;
-const OPCODE_TEXT: u8 = 1;
+pub(super) const OPCODE_TEXT: u8 = 1;
 const OPCODE_CONTROL: u8 = 8;
 
 /// The state between two writes.

@@ -14,13 +14,16 @@ use tokio::time::Sleep;
 
 use super::amend::Amender;
 use super::connection::Connection;
+use super::eio3::Incoming;
 use super::frames::FrameMeter;
+use super::outbound::Outbound;
 
-/// The IO of one accepted connection. Reads are passed through.
+/// The IO of one accepted connection. Reads are passed through, but for what old clients send.
 #[derive(Debug)]
 pub struct MonitoredIo {
     wire: Wire,
     amender: Amender,
+    incoming: Incoming,
 }
 
 /// The TCP stream and its account.
@@ -40,7 +43,7 @@ impl MonitoredIo {
         let amender = Amender::new(connection.clone());
         let meter = FrameMeter::new();
         let wire = Wire { stream, connection, meter, write_stall, stall: None };
-        Self { wire, amender }
+        Self { wire, amender, incoming: Incoming::new() }
     }
 
     /// The handle of this connection.
@@ -110,16 +113,20 @@ impl AsyncRead for MonitoredIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut self.wire;
+        let Self { wire: this, incoming, .. } = &mut *self;
         if this.connection.is_closed() {
             return Poll::Ready(Ok(()));
         }
+        let known = buf.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
         if polled.is_pending() {
             this.connection.reader().register(cx.waker());
             if this.connection.is_closed() {
                 return Poll::Ready(Ok(()));
             }
+        }
+        if this.connection.outbound().is_some_and(Outbound::is_v3) {
+            incoming.amend(&mut buf.filled_mut()[known..]);
         }
         polled
     }
@@ -132,7 +139,7 @@ impl AsyncWrite for MonitoredIo {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let bound = self.is_bound();
-        let Self { wire, amender } = &mut *self;
+        let Self { wire, amender, .. } = &mut *self;
         if !bound {
             return Pin::new(wire).poll_write(cx, buf);
         }
@@ -160,12 +167,12 @@ impl AsyncWrite for MonitoredIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { wire, amender } = &mut *self;
+        let Self { wire, amender, .. } = &mut *self;
         amender.poll_flush(cx, wire)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { wire, amender } = &mut *self;
+        let Self { wire, amender, .. } = &mut *self;
         amender.poll_shutdown(cx, wire)
     }
 }
@@ -251,7 +258,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::super::listener::{Listener, ListenerOptions};
-    use super::super::outbound::{Outbound, Transport};
+    use super::super::outbound::Transport;
     use super::*;
 
     async fn pair(options: ListenerOptions) -> (MonitoredIo, TcpStream, Listener) {

@@ -12,6 +12,7 @@
 //! does not look there), and stays outstanding for ever. So no more than `max_payload`, less some
 //! bytes for its own packets, may be outstanding on a session that is carried by polling.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -20,25 +21,30 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::{BoxFuture, ready};
+use futures::future::BoxFuture;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use socketioxide::socket::Sid;
 use tower::{Layer, Service, ServiceExt};
 
 use super::amend;
 use super::connection::Connection;
+use super::eio3;
 use super::outbound::Outbound;
 use super::polling::{self, Protocol};
-use super::request::{Action, PATH, Wanted};
+use super::request::{Action, PATH, Wanted, speaks_v3};
 use super::sessions::{Running, Sessions};
 use super::upgrade;
 
 /// What a handshake's response may hold; an open packet has about 120 bytes.
 const OPEN_BYTES_MAX: usize = 4_096;
 
+/// What a body of Engine.IO 3 says of itself that is read as binary.
+const BINARY: &str = "application/octet-stream";
+
 const UNKNOWN_SID: &str = r#"{"code":1,"message":"Session ID unknown"}"#;
+const UNSUPPORTED: &str = r#"{"code":5,"message":"Unsupported protocol version"}"#;
 const BAD_REQUEST: &str = r#"{"code":3,"message":"Bad request"}"#;
 
 /// Puts [`TransportService`] around socketioxide's layer. Clones share their sessions; use one
@@ -46,6 +52,7 @@ const BAD_REQUEST: &str = r#"{"code":3,"message":"Bad request"}"#;
 #[derive(Debug, Clone, Default)]
 pub struct TransportLayer {
     sessions: Arc<Sessions>,
+    eio3: Option<usize>,
 }
 
 impl TransportLayer {
@@ -53,13 +60,18 @@ impl TransportLayer {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// Admits clients of Engine.IO 3, whose POSTs may have this many bytes; `None`: none of them.
+    pub fn admitting_eio3(self, payload_max: Option<usize>) -> Self {
+        Self { eio3: payload_max, ..self }
+    }
 }
 
 impl<S> Layer<S> for TransportLayer {
     type Service = TransportService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        TransportService { inner, sessions: Arc::clone(&self.sessions) }
+        TransportService { inner, sessions: Arc::clone(&self.sessions), eio3: self.eio3 }
     }
 }
 
@@ -70,6 +82,7 @@ impl<S> Layer<S> for TransportLayer {
 pub struct TransportService<S> {
     inner: S,
     sessions: Arc<Sessions>,
+    eio3: Option<usize>,
 }
 
 type Answer<E> = Result<Response<Body>, E>;
@@ -91,26 +104,32 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        if self.eio3.is_none() && speaks_v3(&request) {
+            return ready(Ok(refusal(UNSUPPORTED))).boxed();
+        }
         let Some(wanted) = Wanted::of(&request) else {
             return passed_on(self.inner.call(request)).boxed();
         };
         match wanted {
-            Wanted::OpenWebSocket | Wanted::Of { action: Action::Upgrade, .. } => {
+            Wanted::OpenWebSocket(_) | Wanted::Of { action: Action::Upgrade, .. } => {
                 if let Some(refusal) = upgrade::refusal(&request) {
                     return ready(Ok(refusal)).boxed();
                 }
             }
-            Wanted::OpenPolling | Wanted::Of { .. } => upgrade::forget(&mut request),
+            Wanted::OpenPolling(_) | Wanted::Of { .. } => upgrade::forget(&mut request),
         }
         // The one that is ready is used; its clone takes its place.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         match wanted {
-            Wanted::OpenPolling => open_polling(inner, Arc::clone(&self.sessions), request).boxed(),
-            Wanted::OpenWebSocket => open_websocket(inner, request).boxed(),
+            Wanted::OpenPolling(protocol) => {
+                open_polling(inner, protocol, Arc::clone(&self.sessions), request).boxed()
+            }
+            Wanted::OpenWebSocket(protocol) => open_websocket(inner, protocol, request).boxed(),
             Wanted::Of { sid, action, protocol } => match self.sessions.get(&sid) {
                 Some(outbound) => {
-                    Session { sid, protocol, outbound }.answer(inner, action, request).boxed()
+                    let eio3 = self.eio3.unwrap_or_default();
+                    Session { sid, protocol, outbound, eio3 }.answer(inner, action, request).boxed()
                 }
                 // Unknown here: unknown to socketioxide too, or opened by WebSocket.
                 None if action != Action::Upgrade => passed_on(inner.call(request)).boxed(),
@@ -126,6 +145,8 @@ struct Session {
     sid: Sid,
     protocol: Protocol,
     outbound: Arc<Outbound>,
+    /// The most bytes of a POST in Engine.IO 3.
+    eio3: usize,
 }
 
 impl Session {
@@ -150,9 +171,33 @@ impl Session {
             Action::Upgrade => Ok(refusal(BAD_REQUEST)),
             Action::Poll => self.poll(inner, request).await,
             Action::Post => match Running::post(&self.outbound) {
-                Some(_running) => passed_on(inner.call(request)).await,
+                Some(_running) => match self.readable(request).await {
+                    Ok(request) => passed_on(inner.call(request)).await,
+                    Err(refusal) => Ok(refusal),
+                },
                 None => Ok(refusal(BAD_REQUEST)),
             },
+        }
+    }
+
+    /// A POST in a form that engineioxide reads in a time that follows from its length. One that is
+    /// refused closes its session, as there.
+    async fn readable(&self, request: Request<Body>) -> Result<Request<Body>, Response<Body>> {
+        let binary = request.headers().get(CONTENT_TYPE).is_some_and(|value| value == BINARY);
+        if self.protocol != Protocol::V3 || binary {
+            return Ok(request);
+        }
+        let (parts, body) = request.into_parts();
+        match Limited::new(body, self.eio3).collect().await {
+            Ok(whole) => Ok(Request::from_parts(parts, eio3::body(whole.to_bytes()))),
+            Err(error) => {
+                self.outbound.close_transport();
+                let too_large = error.is::<LengthLimitError>();
+                Err(match too_large {
+                    true => status(StatusCode::PAYLOAD_TOO_LARGE),
+                    false => refusal(BAD_REQUEST),
+                })
+            }
         }
     }
 
@@ -179,9 +224,7 @@ impl Session {
             Ok(batch) => batch.to_bytes(),
             Err(error) => return Ok(broken(error.into())),
         };
-        if self.protocol == Protocol::V4
-            && let Some(amended) = amend::batch(&batch, &self.outbound)
-        {
+        if let Some(amended) = amend::batch(&batch, self.protocol, &self.outbound) {
             parts.headers.insert(CONTENT_LENGTH, amended.len().into());
             batch = amended.into();
         }
@@ -217,6 +260,7 @@ where
 
 async fn open_polling<S, B>(
     mut inner: S,
+    protocol: Protocol,
     sessions: Arc<Sessions>,
     mut request: Request<Body>,
 ) -> Answer<S::Error>
@@ -225,7 +269,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let outbound = Arc::new(Outbound::default());
+    let outbound = Arc::new(Outbound::speaking(protocol));
     request.extensions_mut().insert(Arc::clone(&outbound));
     let response = inner.call(request).await?;
     if response.status() != StatusCode::OK {
@@ -245,13 +289,17 @@ where
     Ok(Response::from_parts(parts, Body::from(open)))
 }
 
-async fn open_websocket<S, B>(inner: S, mut request: Request<Body>) -> Answer<S::Error>
+async fn open_websocket<S, B>(
+    inner: S,
+    protocol: Protocol,
+    mut request: Request<Body>,
+) -> Answer<S::Error>
 where
     S: Service<Request<Body>, Response = Response<B>>,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let outbound = Arc::new(Outbound::default());
+    let outbound = Arc::new(Outbound::speaking(protocol));
     request.extensions_mut().insert(Arc::clone(&outbound));
     upgrade(inner, outbound, request).await
 }

@@ -10,12 +10,14 @@
 //! Must not know: dialects, events beyond the two bytes `42` that start an event packet, users,
 //! the hub. It copies, keeps and logs no payload, query or header; but for the two packets that are
 //! amended on their way out, CONNECT and CONNECT_ERROR, in `amend`, which hooks into `io`, before
-//! what is written passes the frame meter, and into `layer`, where a polling batch passes. The pid
+//! what is written passes the frame meter, and into `layer`, where a polling batch passes; and the
+//! CONNECT of old clients on its way in (`eio3`). The pid
 //! that a CONNECT is given, for <https://socket.io/docs/v4/connection-state-recovery>, is an opaque
 //! word here, kept in the account.
 
 mod amend;
 mod connection;
+mod eio3;
 mod frames;
 mod io;
 mod layer;

@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::connection::{Connection, WeakConnection};
+use super::polling::Protocol;
 use super::sessions::InFlight;
 
 /// The longest pid that is taken.
@@ -45,6 +46,7 @@ pub struct Outbound {
     waiting: AtomicUsize,
     changed: Notify,
     pid: Mutex<Option<Pid>>,
+    is_v3: bool,
     pub(super) in_flight: InFlight,
 }
 
@@ -63,6 +65,16 @@ struct Pid {
 }
 
 impl Outbound {
+    /// Of a session that is opened in this protocol.
+    pub(super) fn speaking(protocol: Protocol) -> Self {
+        Self { is_v3: protocol == Protocol::V3, ..Self::default() }
+    }
+
+    /// Whether its client speaks Engine.IO 3, and so Socket.IO's protocol 4.
+    pub(super) fn is_v3(&self) -> bool {
+        self.is_v3
+    }
+
     /// Lets every CONNECT of `namespace` (`/chat`; `/` is the root's) that goes out from now on carry
     /// `pid`, so that its client asks to be recovered when it reconnects. A connect middleware says
     /// it, before CONNECT is sent. A later one replaces it, whatever its namespace: one that was

@@ -1,6 +1,7 @@
 //! What the bodies of polling responses hold: the `sid` of the open packet, and the event packets
 //! of a batch, counted when the batch is handed on.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -34,6 +35,34 @@ impl Protocol {
         }
     }
 
+    /// The packets of a batch.
+    pub(super) fn packets(self, batch: &[u8]) -> Vec<&[u8]> {
+        match self {
+            Self::V4 => batch.split(|byte| *byte == SEPARATOR).collect(),
+            Self::V3 => std::str::from_utf8(batch).map(packets_v3).unwrap_or_default(),
+        }
+    }
+
+    /// A batch of these packets.
+    pub(super) fn batch(self, packets: &[Cow<'_, [u8]>]) -> Vec<u8> {
+        match self {
+            Self::V4 => packets.join(&SEPARATOR),
+            Self::V3 => {
+                let mut batch = Vec::new();
+                for packet in packets {
+                    // Its characters, and one more for each that has two units.
+                    let units: usize = packet
+                        .iter()
+                        .map(|byte| usize::from(*byte & 0xc0 != 0x80) + usize::from(*byte >= 0xf0))
+                        .sum();
+                    batch.extend(format!("{units}:").bytes());
+                    batch.extend_from_slice(packet);
+                }
+                batch
+            }
+        }
+    }
+
     /// A batch of one packet, which closes the session.
     pub(super) fn close_batch(self) -> &'static str {
         match self {
@@ -64,18 +93,8 @@ pub(super) fn counted(batch: Bytes, protocol: Protocol, outbound: Arc<Outbound>)
 /// Bytes of the event packets of a batch. A binary batch of Engine.IO 3 counts nothing: it is only
 /// made for events with attachments.
 pub(super) fn event_bytes(batch: &[u8], protocol: Protocol) -> u64 {
-    let packets: Vec<&[u8]>;
-    let events = match protocol {
-        Protocol::V4 => {
-            packets = batch.split(|byte| *byte == SEPARATOR).collect();
-            packets.iter()
-        }
-        Protocol::V3 => {
-            packets = std::str::from_utf8(batch).map(packets_v3).unwrap_or_default();
-            packets.iter()
-        }
-    };
-    events.filter(|packet| packet.starts_with(b"42")).map(|packet| packet.len() as u64).sum()
+    let packets = protocol.packets(batch).into_iter();
+    packets.filter(|packet| packet.starts_with(b"42")).map(|packet| packet.len() as u64).sum()
 }
 
 fn packets_v3(mut batch: &str) -> Vec<&[u8]> {
@@ -155,6 +174,18 @@ mod tests {
         assert_eq!(opened_sid(format!("96:{open}").as_bytes()), Some(sid));
         for body in ["", "ok", "0{}", "0{\"sid\":\"", "0{\"sid\":\"too short\"}"] {
             assert_eq!(opened_sid(body.as_bytes()), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_batch_is_its_packets_joined() {
+        let packets = ["2", "42[\"é😀\"]", "40/chat,"].map(str::as_bytes);
+        for (protocol, batch) in [
+            (Protocol::V3, "1:29:42[\"é😀\"]8:40/chat,"),
+            (Protocol::V4, "2\x1e42[\"é😀\"]\x1e40/chat,"),
+        ] {
+            assert_eq!(protocol.packets(batch.as_bytes()), packets);
+            assert_eq!(protocol.batch(&packets.map(Cow::Borrowed)), batch.as_bytes());
         }
     }
 

@@ -12,8 +12,8 @@ pub(super) const PATH: &str = "/socket.io";
 /// What a request wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted {
-    OpenPolling,
-    OpenWebSocket,
+    OpenPolling(Protocol),
+    OpenWebSocket(Protocol),
     Of { sid: Sid, action: Action, protocol: Protocol },
 }
 
@@ -42,8 +42,8 @@ impl Wanted {
         let sid = query.split('&').find_map(|part| part.strip_prefix("sid="));
         let Some(sid) = sid else {
             return match (request.method(), transport) {
-                (&Method::GET, "polling") => Some(Self::OpenPolling),
-                (&Method::GET, "websocket") => Some(Self::OpenWebSocket),
+                (&Method::GET, "polling") => Some(Self::OpenPolling(protocol)),
+                (&Method::GET, "websocket") => Some(Self::OpenWebSocket(protocol)),
                 _ => None,
             };
         };
@@ -55,6 +55,12 @@ impl Wanted {
         };
         Some(Self::Of { sid: sid.parse().ok()?, action, protocol })
     }
+}
+
+/// Whether engineioxide would take the request for one of Engine.IO 3, if it were asked.
+pub(super) fn speaks_v3<B>(request: &Request<B>) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    request.uri().path().starts_with(PATH) && parameter(query, "EIO=") == Some("3")
 }
 
 /// The first parameter that starts so, up to a further `=`.
@@ -72,6 +78,18 @@ mod tests {
     }
 
     #[test]
+    fn the_old_protocol_is_recognised_whatever_else_is_asked() {
+        let speaks = |uri: &str| speaks_v3(&Request::post(uri).body(()).unwrap());
+        for old in ["?EIO=3", "/?EIO=3&transport=x", "x/?a&EIO=3=4", "/y?EIO=3&EIO=4&sid=x"] {
+            assert!(speaks(&format!("/socket.io{old}")), "{old}");
+        }
+        for other in ["", "?EIO=4", "/?EIO=4&EIO=3", "/?EIO=33", "/?EIO=", "/?xEIO=3"] {
+            assert!(!speaks(&format!("/socket.io{other}")), "{other}");
+        }
+        assert!(!speaks("/?EIO=3"));
+    }
+
+    #[test]
     fn requests_are_told_apart() {
         let sid = Sid::new();
         let of = |action, protocol| Some(Wanted::Of { sid, action, protocol });
@@ -79,9 +97,13 @@ mod tests {
             (
                 "GET",
                 "/socket.io/?EIO=4&transport=polling&t=x".to_owned(),
-                Some(Wanted::OpenPolling),
+                Some(Wanted::OpenPolling(Protocol::V4)),
             ),
-            ("GET", "/socket.io?EIO=4&transport=websocket".to_owned(), Some(Wanted::OpenWebSocket)),
+            (
+                "GET",
+                "/socket.io?EIO=3&transport=websocket".to_owned(),
+                Some(Wanted::OpenWebSocket(Protocol::V3)),
+            ),
             ("POST", "/socket.io/?EIO=4&transport=polling".to_owned(), None),
             (
                 "GET",

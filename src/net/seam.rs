@@ -50,7 +50,7 @@ pub fn amended<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, most: usize) -> V
 
 /// What goes out instead of a polling batch, where that is another.
 pub fn amended_batch(batch: &[u8]) -> Option<Vec<u8>> {
-    amend::batch(batch, &outbound())
+    amend::batch(batch, Protocol::V4, &outbound())
 }
 
 /// The bytes of event packets in a polling batch of Engine.IO 3, or else 4.

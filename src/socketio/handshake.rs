@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
+use socketioxide::ProtocolVersion;
 use socketioxide::extract::SocketRef;
 use tokio::time::Instant;
 
@@ -140,7 +141,9 @@ async fn attend(
     let holds_for = edge.options.expires_after.map(|leeway| claims.holds_for(leeway));
     let expires_at = holds_for.map(|holds_for| Instant::now() + holds_for);
     let caller = Caller { user: claims.user, name: claims.name };
-    if !edge.options.recovers {
+    // Clients of protocol 4 know nothing of recovery.
+    let recovers = edge.options.recovers && socket.protocol() == ProtocolVersion::V5;
+    if !recovers {
         let attendance = admitted(edge, &caller, None).await?;
         let (client, coming) = (None, Coming::New);
         let known = Known { caller, attendance, client, coming, expires_at };

@@ -37,7 +37,7 @@ pub(super) async fn wait(place: &mut Place) -> Option<Named> {
             () = sleep_until(place.closes_at.unwrap_or(place.ends_at)) => {
                 match place.closes_at {
                     Some(_) => place.line.outbound.close_transport(),
-                    None => place.time_out(),
+                    None => place.time_out().await,
                 }
                 return None;
             }

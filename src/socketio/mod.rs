@@ -19,6 +19,7 @@ mod outlet;
 mod place;
 mod places;
 mod recovery;
+mod root;
 mod socket;
 
 use std::sync::Arc;
@@ -80,6 +81,8 @@ pub struct SocketOptions {
     pub events_max: u32,
     /// Whether connections are recovered whose clients come back soon.
     pub recovers: bool,
+    /// Whether clients of Engine.IO 3 are admitted; the transport layer is told so, too.
+    pub eio3: bool,
     /// The age at which a connection is closed; its client comes back by itself.
     pub age_max: Duration,
     /// How long after its token's end a connection is closed for good; `None`: not for that.
@@ -154,6 +157,9 @@ impl SocketEdge {
         };
         let connected = async move |socket: SocketRef| socket::connected(&greeting, &socket);
         io.ns(NAMESPACE, connected.with(admit));
+        if edge.options.eio3 {
+            root::serve(&io, edge.clone());
+        }
         Self { edge, layer }
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use socketioxide::extract::SocketRef;
-use socketioxide::{SendError, SocketError};
+use socketioxide::{ProtocolVersion, SendError, SocketError};
 use tokio::sync::Notify;
 
 use super::allowance::Allowance;
@@ -30,6 +30,9 @@ pub(super) struct Outlet {
     line: Line,
     socket: SocketRef,
     client: Option<Client>,
+    /// Whether its client is told where it stands: those of protocol 4 would hand that to the
+    /// frontend's handlers, as one more argument.
+    tells_places: bool,
     /// Held while events are sent that change it, so that the last one tells the truth.
     places: Mutex<Places>,
     allowance: Allowance,
@@ -65,12 +68,15 @@ impl Outlet {
         places: Places,
     ) -> Self {
         let allowance = Allowance::new(line.edge.options.outbound_max);
+        let is_old = socket.protocol() == ProtocolVersion::V4;
+        let tells_places = line.edge.dialects.has_offsets() && !is_old;
         Self {
             id: ReaderId(line.edge.readers.fetch_add(1, Ordering::Relaxed)),
             user,
             line,
             socket,
             client,
+            tells_places,
             places: Mutex::new(places),
             allowance,
             slow: AtomicBool::new(false),
@@ -143,7 +149,7 @@ impl Outlet {
     }
 
     fn change_places(&self, change: impl FnOnce(&mut Places)) {
-        if !self.line.edge.dialects.has_offsets() {
+        if !self.tells_places {
             return;
         }
         let mut places = self.places();
@@ -158,7 +164,7 @@ impl Outlet {
     }
 
     fn emit(&self, places: &mut Places, frame: &Frame) -> Result<(), SendError> {
-        let own = frame.cursor.as_ref();
+        let own = frame.cursor.as_ref().filter(|_| self.tells_places);
         let Some((own, offset)) = own.and_then(|own| Some((own, places.with(own)?))) else {
             return self.line.emit(&self.socket, frame);
         };

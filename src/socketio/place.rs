@@ -7,9 +7,10 @@ use socketioxide::TransportType;
 use socketioxide::adapter::LocalAdapter;
 use socketioxide::extract::SocketRef;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::CLOSED_WITHIN;
 use super::inbox::Packet;
 use super::line::Line;
 use crate::dialect::Frame;
@@ -81,10 +82,12 @@ impl Place {
         }
     }
 
-    /// Says that the connection has reached its age, and closes it.
-    pub(super) fn time_out(&self) {
+    /// Says that the connection has reached its age, and closes it, at the latest after
+    /// [`CLOSED_WITHIN`]: what is still queued then is lost.
+    pub(super) async fn time_out(&self) {
         if let Some(frame) = self.line.dialect().timeout() {
             self.send(&frame);
+            let _ = timeout(CLOSED_WITHIN, self.line.outbound.drained(0)).await;
         }
         self.line.outbound.close_transport();
     }

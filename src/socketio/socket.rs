@@ -254,7 +254,7 @@ impl Session {
                 Some(packet) = self.place.commands.recv(), if has_room => {
                     self.carry_out(packet).await;
                 }
-                () = sleep_until(self.place.ends_at) => return self.place.time_out(),
+                () = sleep_until(self.place.ends_at) => return self.place.time_out().await,
             }
         }
     }

@@ -2,7 +2,7 @@
 // by the suites of sessions and messages.
 
 import assert from 'node:assert/strict';
-import { get, sessionId, suite, token } from './harness.mjs';
+import { get, metrics, no, ok, open, sessionId, suite, token } from './harness.mjs';
 
 const APP = 'https://app.example';
 const EVIL = 'https://evil.example';
@@ -75,9 +75,9 @@ suite('rest', { env: { CORS_ORIGIN: APP } }, (e2e) => {
     assert.equal((await make({ Origin: url })).status, 201);
     assert.equal((await make({})).status, 201);
     assert.equal(await count(), 3);
-    // With a header there is nothing to forge.
-    const made = await ask(url, 'POST', '/api/chat/sessions', { body: {}, jwt: token({ sub }), headers: { Origin: EVIL } });
-    assert.equal(made.status, 201);
+    // With a header there is nothing to forge; the foreign page is refused all the same.
+    refused(await ask(url, 'POST', '/api/chat/sessions', { body: {}, jwt: token({ sub }), headers: { Origin: EVIL } }), 403, 'FORBIDDEN');
+    assert.equal(await count(), 3);
   });
 
   e2e('browsers are told which origins may ask, with credentials', {}, async ({ url }) => {
@@ -231,5 +231,59 @@ suite('rest', { env: { CORS_ORIGIN: APP } }, (e2e) => {
     assert.match(page.headers.get('content-security-policy'), /default-src 'none'/);
     assert.doesNotMatch(page.text, /(src|href)="(https?:)?\/\//);
     for (const path of ['/docs.js', '/docs.css']) assert.equal((await ask(url, 'GET', path)).status, 200);
+  });
+});
+
+suite('rest, with limits of the operator', { env: { PAGE_MAX: '3', SEARCH_MAX: '5', CONTENT_MAX: '10', ATTACHMENTS_MAX: '1', MEMBERS_MAX: '2', MAX_CONCURRENT_STREAMS: '1', JOINED_SESSIONS_MAX: '1' } }, (e2e) => {
+  e2e('every list and search holds to them, and says so in the document', {}, async ({ nodes: [node] }) => {
+    const jwt = token({ sub: 'lister' });
+    const id = sessionId('pages');
+    const list = (path) => ask(node.url, 'GET', path, { jwt });
+    const sent = [];
+    for (const content of ['one', 'two', 'three', 'four']) {
+      const answer = await ask(node.url, 'POST', '/api/chat/messages', { jwt, body: { sessionId: id, content, ...(sent.length ? { parentMessageId: sent[0] } : {}) } });
+      assert.equal(answer.status, 201, answer.text);
+      sent.push(answer.body.id);
+    }
+    const pages = {
+      '/api/chat/sessions': '/api/chat/sessions?',
+      '/api/chat/sessions/{sessionId}/messages': `/api/chat/sessions/${id}/messages?`,
+      '/api/chat/messages/{messageId}/thread': `/api/chat/messages/${sent[0]}/thread?`,
+      '/api/chat/sessions/{sessionId}/search': `/api/chat/sessions/${id}/search?query=two&`,
+    };
+    const { paths } = (await list('/openapi.json')).body;
+    const parameter = (path, name) => paths[path].get.parameters.find((one) => one.name === name)?.schema;
+    const documented = Object.keys(paths).filter((path) => paths[path].get?.parameters?.some(({ name }) => name === 'limit'));
+    assert.deepEqual(documented.sort(), Object.keys(pages).sort());
+    for (const [path, at] of Object.entries(pages)) {
+      const { minimum, maximum, default: usual, ...rest } = parameter(path, 'limit');
+      assert.deepEqual([minimum, maximum, usual, Object.keys(rest)], [1, 3, 3, ['type']], path);
+      assert.equal((await list(`${at}limit=3`)).status, 200);
+      for (const bad of ['4', '0', '', '-1', '+1', '1.5', 'x', '99999999999999999999']) {
+        const { message } = refused(await list(`${at}limit=${encodeURIComponent(bad)}`), 400, 'INVALID');
+        assert.equal(message, 'limit: must be a whole number from 1 to 3', `${path} ${bad}`);
+      }
+    }
+    assert.equal((await list(pages['/api/chat/sessions/{sessionId}/messages'])).body.messages.length, 3, 'by default, too');
+    assert.equal(parameter('/api/chat/sessions/{sessionId}/search', 'query').maxLength, 5);
+    assert.equal((await list(`/api/chat/sessions/${id}/search?query=three`)).body.total, 1);
+    for (const bad of ['threes', '']) {
+      assert.match(refused(await list(`/api/chat/sessions/${id}/search?query=${bad}`), 400, 'INVALID').message, /^query must have 1 to 5/);
+    }
+    const post = (path, body) => ask(node.url, 'POST', path, { jwt, body });
+    const attachment = { fileName: 'a.txt', fileUrl: 'https://files.example/a.txt', mimeType: 'text/plain', fileSize: 1 };
+    assert.equal((await post('/api/chat/messages', { sessionId: id, content: 'x'.repeat(11) })).status, 400);
+    assert.equal((await post('/api/chat/messages', { sessionId: id, content: 'x', attachments: [attachment, attachment] })).status, 400);
+    assert.equal((await post(`/api/chat/sessions/${id}/members`, { userId: 'b' })).status, 201);
+    assert.equal((await post(`/api/chat/sessions/${id}/members`, { userId: 'c' })).status, 400);
+    assert.equal((await post('/api/chat/streams', { sessionId: id, prompt: 'x', agentId: 'slow' })).status, 202);
+    assert.equal((await post('/api/chat/streams', { sessionId: id, prompt: 'y', agentId: 'slow' })).status, 503);
+    const { socket } = await open(node.url, { token: jwt });
+    await ok(socket, 'session:join', { sessionId: id });
+    await no(socket, 'RATE_LIMIT', 'session:join', { sessionId: sessionId('second') });
+    const { samples } = await metrics(node);
+    const reached = (limit) => samples.get(`limit_reached_total{limit="${limit}"}`);
+    // Of each list, one that asks for too much, and one for more than a number holds.
+    assert.deepEqual(['page', 'search', 'content', 'attachments', 'members', 'user_streams', 'joined_sessions'].map(reached), [8, 1, 1, 1, 1, 1, 1]);
   });
 });

@@ -93,7 +93,7 @@ suite('SSE', { nodes: 2 }, (e2e) => {
     assert.equal((await stream(url, path(id), { headers: foreign })).status, 403);
     // An image or a script on a foreign page, whose requests have no `Origin`.
     const embedded = { Cookie: `access_token=${alice()}`, 'Sec-Fetch-Site': 'cross-site', 'Sec-Fetch-Mode': 'no-cors' };
-    assert.equal((await stream(url, path(id), { headers: embedded })).status, 403);
+    assert.equal((await stream(url, path(id), { headers: embedded })).status, 401);
     assert.deepEqual(refusal(await stream(url, '/stream/ai', { token: alice() })).slice(0, 2), [400, 'INVALID']);
     assert.equal((await stream(url, path(id), { token: alice(), method: 'HEAD' })).status, 405);
   });

@@ -176,6 +176,8 @@ fn options_of(node: NodeId) -> ChatOptions {
         auto_create_sessions: true,
         content_chars_max: 1_000,
         attachments_max: 10,
+        page_max: 200,
+        search_chars_max: 1_000,
         members_max: 10,
         moderation: Moderation::Off,
         rates: Rates {

@@ -8,10 +8,10 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 
 use super::stream::{self, Wanted};
-use crate::auth::{Claims, Opening, TokenKind, find_token};
+use crate::auth::{Opening, TokenKind, find_token};
 use crate::chat::Caller;
-use crate::domain::{Cursor, Error, ErrorCode, InvalidCursor, SessionId};
-use crate::http::{HttpError, HttpState, Origins};
+use crate::domain::{Cursor, Error, InvalidCursor, SessionId};
+use crate::http::{HttpError, HttpState};
 use crate::net::Connection;
 
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -39,7 +39,7 @@ pub(super) async fn by_query(
 
 async fn open(
     state: &HttpState,
-    mut head: Parts,
+    head: Parts,
     named: Option<String>,
 ) -> Result<Response, HttpError> {
     let session = named.as_deref().map(SessionId::new).transpose();
@@ -47,7 +47,8 @@ async fn open(
     let resumes = matches!(after, Ok(Some(_)));
     // First who asks, so that nobody else learns more.
     let opening = Opening { session: session.as_ref().ok().and_then(Option::as_ref), resumes };
-    let claims = authenticate(state, &mut head, opening).await?;
+    let token = find_token(None, &head);
+    let claims = state.verifier.verify_opening(token.as_deref(), opening).await?;
     let about = |error: Error| {
         let named = named.clone().map(|id| ("sessionId", id));
         HttpError::from(error).about(named.into_iter().collect())
@@ -71,37 +72,6 @@ async fn open(
     Ok((headers, Body::new(events)).into_response())
 }
 
-/// What a browser says of the page that asks: it sends no `Origin` for an image or a script.
-const SEC_FETCH_SITE: &str = "sec-fetch-site";
-
-/// Whose stream it is. By the cookie alone only for pages of an allowed origin: others could not
-/// read it, but they could make sessions, and use up what its user may open.
-async fn authenticate(
-    state: &HttpState,
-    head: &mut Parts,
-    opening: Opening<'_>,
-) -> Result<Claims, HttpError> {
-    let cookies = head.headers.remove(header::COOKIE);
-    let mut token = find_token(None, head);
-    if let Some(cookies) = cookies.filter(|_| token.is_none()) {
-        head.headers.insert(header::COOKIE, cookies);
-        token = find_token(None, head);
-        if token.is_some() && !is_own_doing(&state.origins, &head.headers) {
-            let message = "With the cookie alone, a stream needs an allowed Origin";
-            return Err(Error::new(ErrorCode::Forbidden, message).into());
-        }
-    }
-    Ok(state.verifier.verify_opening(token.as_deref(), opening).await?)
-}
-
-/// Whether no foreign page is asking. Browsers say over HTTPS, and on loopback, which page it is.
-fn is_own_doing(origins: &Origins, headers: &HeaderMap) -> bool {
-    if headers.contains_key(header::ORIGIN) {
-        return origins.admits(headers);
-    }
-    headers.get_all(SEC_FETCH_SITE).iter().all(|site| site == "same-origin" || site == "none")
-}
-
 /// From the header, which browsers send, else from the query; an empty one is none.
 fn last_event_id(headers: &HeaderMap, uri: &Uri) -> Result<Option<Cursor>, InvalidCursor> {
     let text = match headers.get(LAST_EVENT_ID).filter(|value| !value.is_empty()) {
@@ -119,28 +89,6 @@ fn in_query(uri: &Uri, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_foreign_page_opens_no_stream_by_the_cookie() {
-        let origins = Origins::new(&["https://app.example".to_owned()], "/socket.io");
-        let is_own = |pairs: &[(&'static str, &'static str)]| {
-            let pairs = pairs.iter().map(|(name, value)| {
-                (HeaderName::from_static(name), header::HeaderValue::from_static(value))
-            });
-            is_own_doing(&origins, &pairs.collect())
-        };
-        let site = |site| (SEC_FETCH_SITE, site);
-        // `EventSource` on a page of the server's own, an address that was typed, and no browser.
-        assert!(is_own(&[site("same-origin")]));
-        assert!(is_own(&[site("none")]));
-        assert!(is_own(&[]));
-        assert!(is_own(&[("origin", "https://app.example"), site("cross-site")]));
-        assert!(!is_own(&[("origin", "https://evil.example"), site("same-origin")]));
-        // An image or a script, whose requests have no `Origin`.
-        assert!(!is_own(&[site("cross-site")]));
-        assert!(!is_own(&[site("same-site")]));
-        assert!(!is_own(&[site("same-origin"), site("cross-site")]));
-    }
 
     #[test]
     fn the_header_goes_before_the_query_and_an_empty_one_is_none() {

@@ -269,20 +269,23 @@ fn packets_of_a_batch_are_amended_where_they_stand() {
     let plain = refusal("/nowhere,", "Invalid namespace");
     let root = r#"40{"sid":"x"}"#;
     let outbound = outbound();
-    assert_eq!(batch(b"", &outbound), None);
-    assert_eq!(batch(&join(&["2", "42[\"44\"]", "42[\"40\"]", "bNDQ="]), &outbound), None);
+    assert_eq!(batch(b"", Protocol::V4, &outbound), None);
+    assert_eq!(
+        batch(&join(&["2", "42[\"44\"]", "42[\"40\"]", "bNDQ="]), Protocol::V4, &outbound),
+        None
+    );
     for (from, to) in [(&one, &one_amended), (&connect, &connect_amended)] {
-        assert_eq!(batch(from.as_bytes(), &outbound), Some(to.clone().into_bytes()));
+        assert_eq!(batch(from.as_bytes(), Protocol::V4, &outbound), Some(to.clone().into_bytes()));
     }
     let from = ["2", &one, "42[1]", root, &connect, &plain, "42[2]", &two, &connect];
     let (a, b, c) = (&one_amended, &two_amended, &connect_amended);
     assert_eq!(
-        batch(&join(&from), &outbound),
+        batch(&join(&from), Protocol::V4, &outbound),
         Some(join(&["2", a, "42[1]", root, c, &plain, "42[2]", b, c]))
     );
     outbound.set_pid("/chat", "");
     assert_eq!(
-        batch(&join(&from), &outbound),
+        batch(&join(&from), Protocol::V4, &outbound),
         Some(join(&["2", a, "42[1]", root, &connect, &plain, "42[2]", b, &connect]))
     );
 }

@@ -1,0 +1,45 @@
+//! The namespace `/`, in which clients of Socket.IO's protocol 4 (socket.io-client 2.x) are from the
+//! start, unasked, and in which nothing is said. Whoever does not go on to [`NAMESPACE`] in time is
+//! closed, as clients of today are; after a refusal, too: a stock client then comes back by itself,
+//! and asks again.
+
+use std::sync::Arc;
+
+use socketioxide::extract::SocketRef;
+use socketioxide::handler::ConnectHandler;
+use socketioxide::{ProtocolVersion, SocketIo};
+
+use super::{CONNECT_WITHIN, Edge, NAMESPACE};
+use crate::net::Outbound;
+
+/// What clients of today are told, to whom there is no such namespace.
+const NO_NAMESPACE: &str = "Invalid namespace";
+
+/// Serves it.
+pub(super) fn serve(io: &SocketIo, edge: Arc<Edge>) {
+    let admit = async |protocol: ProtocolVersion| match protocol {
+        ProtocolVersion::V4 => Ok(()),
+        ProtocolVersion::V5 => Err(NO_NAMESPACE),
+    };
+    let connected = async move |socket: SocketRef, io: SocketIo| wait(&edge, &socket, io);
+    io.ns("/", connected.with(admit));
+}
+
+/// Sees to it that the client goes on.
+fn wait(edge: &Arc<Edge>, socket: &SocketRef, io: SocketIo) {
+    let Some(outbound) = socket.req_parts().extensions.get::<Arc<Outbound>>().cloned() else {
+        return;
+    };
+    let (draining, id) = (edge.draining.clone(), socket.id);
+    edge.tasks.spawn(async move {
+        tokio::select! {
+            () = outbound.closed() => return,
+            () = draining.cancelled() => {}
+            () = tokio::time::sleep(CONNECT_WITHIN) => {}
+        }
+        let is_there = io.of(NAMESPACE).is_some_and(|chat| chat.get_socket(id).is_some());
+        if !is_there {
+            outbound.close_transport();
+        }
+    });
+}
