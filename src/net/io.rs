@@ -12,9 +12,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use super::addresses::AddressSlot;
 use super::amend::Amender;
 use super::connection::Connection;
 use super::frames::FrameMeter;
+use crate::telemetry::metrics::{self, Limit};
 
 /// The IO of one accepted connection. Reads are passed through.
 #[derive(Debug)]
@@ -32,14 +34,22 @@ struct Wire {
     write_stall: Duration,
     /// Runs while a write is pending and nothing is taken.
     stall: Option<Pin<Box<Sleep>>>,
+    /// Its place among those of its address, where these are counted.
+    _slot: Option<Box<AddressSlot>>,
 }
 
 impl MonitoredIo {
-    pub(super) fn new(stream: TcpStream, connection: Connection, write_stall: Duration) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        connection: Connection,
+        write_stall: Duration,
+        slot: Option<AddressSlot>,
+    ) -> Self {
         connection.counts().opened();
         let amender = Amender::new(connection.clone());
         let meter = FrameMeter::new();
-        let wire = Wire { stream, connection, meter, write_stall, stall: None };
+        let _slot = slot.map(Box::new);
+        let wire = Wire { stream, connection, meter, write_stall, stall: None, _slot };
         Self { wire, amender }
     }
 
@@ -95,6 +105,7 @@ impl Wire {
             return Poll::Pending;
         }
         self.connection.counts().stalled_one();
+        metrics::limited(Limit::Stall).increment(1);
         // Otherwise the kernel keeps what it has for minutes, for a peer that does not take it.
         if let Err(error) = self.stream.set_zero_linger() {
             tracing::debug!(%error, "set linger of a stalled connection");
@@ -246,7 +257,6 @@ fn closed() -> io::Error {
 mod tests {
     use std::sync::Arc;
 
-    use axum::serve::Listener as _;
     use futures::poll;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -258,7 +268,7 @@ mod tests {
         let mut listener = Listener::bind("127.0.0.1:0".parse().unwrap(), options).unwrap();
         let address = listener.local_addr().unwrap();
         let (accepted, client) = tokio::join!(listener.accept(), TcpStream::connect(address));
-        (accepted.0, client.unwrap(), listener)
+        (accepted, client.unwrap(), listener)
     }
 
     #[tokio::test]

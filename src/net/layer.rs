@@ -4,8 +4,10 @@
 //! It goes outside `SocketIoLayer` and inside compression and CORS, so that it sees plain batches
 //! and its refusals reach browsers. Requests for other paths pass untouched.
 //!
-//! Not bounded here, because socketioxide does: the body of a POST (`max_payload`, for the whole
-//! body, answered 413) and the packets that a session may have waiting (`max_buffer_size`).
+//! Bounded here: how many sessions are nobody's yet, and how many an address behind a trusted proxy
+//! has, at the handshake; a session's requests at a time; the body of a POST, in size and in time:
+//! it is read before socketioxide sees it, which would wait for it for ever. Not bounded here,
+//! because socketioxide does: the packets that a session may have waiting (`max_buffer_size`).
 //!
 //! Not cured here: a packet that did not fit into a polling batch any more is lost when the session
 //! is upgraded before the next one (engineioxide 0.17.9 keeps it aside, and its WebSocket writer
@@ -21,7 +23,7 @@ use axum::extract::ConnectInfo;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use socketioxide::socket::Sid;
@@ -29,28 +31,37 @@ use tower::{Layer, Service, ServiceExt};
 
 use super::amend;
 use super::connection::Connection;
+use super::options::TransportOptions;
 use super::outbound::Outbound;
 use super::polling::{self, Protocol};
 use super::request::{Action, PATH, Wanted};
 use super::sessions::{Running, Sessions};
+use crate::telemetry::metrics::{self, Limit};
 
 /// What a handshake's response may hold; an open packet has about 120 bytes.
 const OPEN_BYTES_MAX: usize = 4_096;
 
 const UNKNOWN_SID: &str = r#"{"code":1,"message":"Session ID unknown"}"#;
 const BAD_REQUEST: &str = r#"{"code":3,"message":"Bad request"}"#;
+const TOO_MANY: &str = r#"{"code":4,"message":"Too many connections"}"#;
 
 /// Puts [`TransportService`] around socketioxide's layer. Clones share their sessions; use one
 /// per socketioxide layer.
 #[derive(Debug, Clone, Default)]
 pub struct TransportLayer {
-    sessions: Arc<Sessions>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    sessions: Sessions,
+    options: TransportOptions,
 }
 
 impl TransportLayer {
     /// A layer that knows no session yet.
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(options: TransportOptions) -> Self {
+        Self { shared: Arc::new(Shared { sessions: Sessions::default(), options }) }
     }
 }
 
@@ -58,7 +69,7 @@ impl<S> Layer<S> for TransportLayer {
     type Service = TransportService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        TransportService { inner, sessions: Arc::clone(&self.sessions) }
+        TransportService { inner, shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -68,7 +79,7 @@ impl<S> Layer<S> for TransportLayer {
 #[derive(Debug, Clone)]
 pub struct TransportService<S> {
     inner: S,
-    sessions: Arc<Sessions>,
+    shared: Arc<Shared>,
 }
 
 type Answer<E> = Result<Response<Body>, E>;
@@ -97,11 +108,17 @@ where
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         match wanted {
-            Wanted::OpenPolling => open_polling(inner, Arc::clone(&self.sessions), request).boxed(),
-            Wanted::OpenWebSocket => open_websocket(inner, request).boxed(),
-            Wanted::Of { sid, action, protocol } => match self.sessions.get(&sid) {
+            Wanted::OpenPolling => open_polling(inner, Arc::clone(&self.shared), request).boxed(),
+            Wanted::OpenWebSocket => match self.shared.options.open(&request) {
+                Ok(outbound) => open_websocket(inner, outbound, request).boxed(),
+                Err(limit) => refused(limit).boxed(),
+            },
+            Wanted::Of { sid, action, protocol } => match self.shared.sessions.get(&sid) {
                 Some(outbound) => {
-                    Session { sid, protocol, outbound }.answer(inner, action, request).boxed()
+                    let shared = Arc::clone(&self.shared);
+                    Session { sid, protocol, outbound, shared }
+                        .answer(inner, action, request)
+                        .boxed()
                 }
                 // Unknown here: unknown to socketioxide too, or opened by WebSocket.
                 None => passed_on(inner.call(request)).boxed(),
@@ -115,6 +132,7 @@ struct Session {
     sid: Sid,
     protocol: Protocol,
     outbound: Arc<Outbound>,
+    shared: Arc<Shared>,
 }
 
 impl Session {
@@ -139,10 +157,34 @@ impl Session {
             Action::Upgrade => Ok(refusal(BAD_REQUEST)),
             Action::Poll => self.poll(inner, request).await,
             Action::Post => match Running::post(&self.outbound) {
-                Some(_running) => passed_on(inner.call(request)).await,
+                Some(running) => self.post(inner, running, request).await,
                 None => Ok(refusal(BAD_REQUEST)),
             },
         }
+    }
+
+    /// One whose body cannot be had ends the session: what its client said is lost.
+    async fn post<S, B>(
+        self,
+        mut inner: S,
+        running: Running,
+        request: Request<Body>,
+    ) -> Answer<S::Error>
+    where
+        S: Service<Request<Body>, Response = Response<B>>,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (head, body) = request.into_parts();
+        let answer = match self.shared.options.body_of(body).await {
+            Ok(body) => {
+                return passed_on(inner.call(Request::from_parts(head, Body::from(body)))).await;
+            }
+            Err(answer) => answer,
+        };
+        drop(running);
+        drop(self.refuse(inner).await);
+        Ok(status(answer))
     }
 
     async fn poll<S, B>(self, mut inner: S, request: Request<Body>) -> Answer<S::Error>
@@ -151,7 +193,8 @@ impl Session {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let Some(running) = Running::poll(&self.outbound) else {
+        let Some(running) = Running::poll(&self.outbound, self.shared.options.polls_max) else {
+            metrics::limited(Limit::Polls).increment(1);
             return Ok(refusal(BAD_REQUEST));
         };
         let response = tokio::select! {
@@ -206,7 +249,7 @@ where
 
 async fn open_polling<S, B>(
     mut inner: S,
-    sessions: Arc<Sessions>,
+    shared: Arc<Shared>,
     mut request: Request<Body>,
 ) -> Answer<S::Error>
 where
@@ -214,7 +257,10 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let outbound = Arc::new(Outbound::default());
+    let outbound = match shared.options.open(&request) {
+        Ok(outbound) => outbound,
+        Err(limit) => return refused(limit).await,
+    };
     request.extensions_mut().insert(Arc::clone(&outbound));
     let response = inner.call(request).await?;
     if response.status() != StatusCode::OK {
@@ -226,7 +272,7 @@ where
         Err(error) => return Ok(broken(error)),
     };
     match polling::opened_sid(&open) {
-        Some(sid) => sessions.insert(sid, &outbound),
+        Some(sid) => shared.sessions.insert(sid, &outbound),
         None => {
             tracing::error!("a handshake's response has no sid; its session is not accounted for")
         }
@@ -234,13 +280,16 @@ where
     Ok(Response::from_parts(parts, Body::from(open)))
 }
 
-async fn open_websocket<S, B>(inner: S, mut request: Request<Body>) -> Answer<S::Error>
+async fn open_websocket<S, B>(
+    inner: S,
+    outbound: Arc<Outbound>,
+    mut request: Request<Body>,
+) -> Answer<S::Error>
 where
     S: Service<Request<Body>, Response = Response<B>>,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let outbound = Arc::new(Outbound::default());
     request.extensions_mut().insert(Arc::clone(&outbound));
     upgrade(inner, outbound, request).await
 }
@@ -289,6 +338,15 @@ impl Drop for Claim {
             outbound.abandon_upgrade();
         }
     }
+}
+
+/// A session is not opened. Stock clients take that for a failure of the transport, and try again.
+async fn refused<E>(limit: Limit) -> Answer<E> {
+    metrics::limited(limit).increment(1);
+    let mut response = refusal(TOO_MANY);
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    Ok(response)
 }
 
 fn refusal(body: &'static str) -> Response<Body> {

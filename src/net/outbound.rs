@@ -7,13 +7,18 @@
 
 use std::fmt;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use super::addresses::AddressSlot;
 use super::connection::{Connection, WeakConnection};
 use super::sessions::InFlight;
+use super::slots::Slot;
+use crate::telemetry::metrics::{self, Limit};
 
 /// The longest pid that is taken.
 const PID_BYTES_MAX: usize = 64;
@@ -46,6 +51,18 @@ pub struct Outbound {
     changed: Notify,
     pid: Mutex<Option<Pid>>,
     pub(super) in_flight: InFlight,
+    /// Until the session is admitted somewhere.
+    handshake: Mutex<Option<Box<Handshake>>>,
+    admissions: AtomicU32,
+    /// Its place among those of its client's address, where a proxy said which that is.
+    _address: Option<Box<AddressSlot>>,
+}
+
+/// A session that is nobody's yet.
+struct Handshake {
+    _slot: Slot,
+    /// When socketioxide gives it up.
+    ends_at: Instant,
 }
 
 #[derive(Default)]
@@ -63,6 +80,27 @@ struct Pid {
 }
 
 impl Outbound {
+    /// The account of a session that has just been opened; socketioxide ends it unless it is
+    /// admitted `within` that time. It holds `slot` until then, and `address` until its end.
+    pub(super) fn open(slot: Slot, within: Duration, address: Option<AddressSlot>) -> Self {
+        let handshake = Handshake { _slot: slot, ends_at: Instant::now() + within };
+        let mut outbound = Self::default();
+        outbound.handshake = Mutex::new(Some(Box::new(handshake)));
+        outbound._address = address.map(Box::new);
+        outbound
+    }
+
+    /// The session is somebody's from now on: its handshake is over. How often this was said.
+    pub fn admitted(&self) -> u32 {
+        self.handshake.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.admissions.fetch_add(1, SeqCst) + 1
+    }
+
+    /// How often the session was admitted.
+    pub fn admissions(&self) -> u32 {
+        self.admissions.load(SeqCst)
+    }
+
     /// Lets every CONNECT of `namespace` (`/chat`; `/` is the root's) that goes out from now on carry
     /// `pid`, so that its client asks to be recovered when it reconnects. A connect middleware says
     /// it, before CONNECT is sent. A later one replaces it, whatever its namespace: one that was
@@ -238,6 +276,15 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Drop for Outbound {
+    fn drop(&mut self) {
+        let handshake = self.handshake.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if handshake.as_ref().is_some_and(|handshake| handshake.ends_at <= Instant::now()) {
+            metrics::limited(Limit::ConnectTimeout).increment(1);
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use super::flood::Flood;
 use crate::dialect::Ids;
 use crate::domain::{Error, ErrorCode};
+use crate::telemetry::metrics::{self, Limit};
 
 /// What a client is told to wait whose events are not carried out as fast as they come.
 const QUEUE_FULL_WAIT: Duration = Duration::from_secs(1);
@@ -85,14 +86,17 @@ where
         let packet = Packet { value, ack };
         let taken = self.flood.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
         let refused = match taken {
-            Err(wait) => Some((packet, wait)),
+            Err(wait) => Some((packet, wait, Limit::Events)),
             Ok(()) => match self.queue.try_send(packet) {
-                Err(mpsc::error::TrySendError::Full(packet)) => Some((packet, QUEUE_FULL_WAIT)),
+                Err(mpsc::error::TrySendError::Full(packet)) => {
+                    Some((packet, QUEUE_FULL_WAIT, Limit::Commands))
+                }
                 // Closed: the socket is gone, and so is whoever waits for an answer.
                 Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => None,
             },
         };
-        if let Some((packet, wait)) = refused {
+        if let Some((packet, wait, limit)) = refused {
+            metrics::limited(limit).increment(1);
             let error =
                 Error::new(ErrorCode::RateLimit, "Too many events at once").retry_after(wait);
             (self.refuse)(&socket, packet, error);

@@ -1,6 +1,5 @@
 //! One socket: its place on the node, and the task that carries out its commands in order.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +23,8 @@ use super::{Edge, NAMESPACE};
 use crate::chat::{Caller, Owed, Visit, Wants};
 use crate::dialect::{Dialect, Dialects, Greeting};
 use crate::domain::{Command, Error, ErrorCode, Reply, SessionId, Timestamp};
-use crate::telemetry::metrics::{connects, disconnects};
+use crate::net::Slot;
+use crate::telemetry::metrics::{self, Limit, connects, disconnects};
 
 /// How long a socket waits before it tries again to go on where it cannot.
 const OWED_AGAIN: Duration = Duration::from_secs(1);
@@ -40,11 +40,12 @@ struct Prepared {
     line: Line,
     commands: mpsc::Receiver<Packet<LocalAdapter>>,
     closed: CancellationToken,
+    slot: Slot,
 }
 
 /// Prepares a socket's place; `known` is who it is, where its handshake told. From now on its
-/// events are queued; nothing can be sent to it yet.
-pub(super) fn seat(socket: &SocketRef, line: Line, known: Option<Known>) {
+/// events are queued; nothing can be sent to it yet. It holds `slot` until it has gone.
+pub(super) fn seat(socket: &SocketRef, line: Line, known: Option<Known>, slot: Slot) {
     let options = &line.edge.options;
     let (queue, commands) = mpsc::channel(options.command_queue);
     let flood = Mutex::new(Flood::new(options.events_max));
@@ -67,7 +68,7 @@ pub(super) fn seat(socket: &SocketRef, line: Line, known: Option<Known>) {
         gone.cancel();
         socket.extensions.remove::<Seat>();
     });
-    let prepared = Prepared { known, line, commands, closed };
+    let prepared = Prepared { known, line, commands, closed, slot };
     socket.extensions.insert(Seat(Arc::new(Mutex::new(Some(prepared)))));
 }
 
@@ -77,13 +78,12 @@ pub(super) fn connected(edge: &Arc<Edge>, socket: &SocketRef) {
     let prepared = seat.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(prepared) = prepared else { return };
     connects(NAMESPACE).increment(1);
-    let Prepared { known, line, commands, closed } = prepared;
+    let Prepared { known, line, commands, closed, slot } = prepared;
     let stop = edge.tasks.stopping().clone();
-    let (own, socket) = (edge.clone(), socket.clone());
+    let socket = socket.clone();
     edge.tasks.spawn(async move {
-        own.options.open.fetch_add(1, Ordering::Relaxed);
         serve(Place::new(socket, line, commands, closed), known, &stop).await;
-        own.options.open.fetch_sub(1, Ordering::Relaxed);
+        drop(slot);
     });
 }
 
@@ -239,7 +239,10 @@ impl Session {
                 () = edge.draining.cancelled() => return self.go_away().await,
                 () = self.outlet.drained() => self.resume(),
                 session = self.outlet.revoked() => self.revoke(session).await,
-                session = self.outlet.behind.next() => self.go_on_from_store(session).await,
+                session = self.outlet.behind.next() => {
+                    metrics::limited(Limit::Log).increment(1);
+                    self.go_on_from_store(session).await;
+                }
                 () = sleep_until(self.again_at), if self.is_owed() => {
                     closed.run_until_cancelled(self.go_on()).await;
                 }

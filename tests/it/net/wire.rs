@@ -78,12 +78,10 @@ impl Server {
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), options).unwrap();
         let address = listener.local_addr().unwrap();
         let counts = listener.counts();
-        let app = Router::new().layer(layer).layer(TransportLayer::new());
+        let app =
+            Router::new().layer(layer).layer(TransportLayer::new(TransportOptions::default()));
         let tasks = Tasks::new();
-        tasks.spawn(async move {
-            let served = app.into_make_service_with_connect_info::<Connection>();
-            axum::serve(listener, served).await.unwrap();
-        });
+        serve(listener, app, &HttpOptions::default(), &tasks);
         Self { address, counts, sockets, disconnects, _tasks: tasks }
     }
 
