@@ -247,13 +247,8 @@ fn object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, HttpError> {
 /// # Errors
 /// What is to be said where it is too large, too late, or broke off.
 pub(super) async fn whole_body(request: Request, within: Duration) -> Result<Bytes, HttpError> {
-    let late = |_| {
-        metrics::limited(metrics::Limit::BodyTimeout).increment(1);
-        let error = HttpError::from(Error::invalid("The body took too long to arrive"));
-        error.with_status(StatusCode::REQUEST_TIMEOUT)
-    };
     let arriving = tokio::time::timeout(within, Bytes::from_request(request, &()));
-    arriving.await.map_err(late)?.map_err(|rejection| {
+    arriving.await.map_err(|_| late_body())?.map_err(|rejection| {
         let error = HttpError::from(Error::invalid("The body is too large, or broke off"));
         match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => {
@@ -263,6 +258,13 @@ pub(super) async fn whole_body(request: Request, within: Duration) -> Result<Byt
             _ => error,
         }
     })
+}
+
+/// A body that did not arrive in time.
+pub(super) fn late_body() -> HttpError {
+    metrics::limited(metrics::Limit::BodyTimeout).increment(1);
+    let error = HttpError::from(Error::invalid("The body took too long to arrive"));
+    error.with_status(StatusCode::REQUEST_TIMEOUT)
 }
 
 /// How many of a page: 1 to [`PAGE_MAX`].

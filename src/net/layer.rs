@@ -138,7 +138,7 @@ struct Session {
 impl Session {
     async fn answer<S, B>(
         self,
-        mut inner: S,
+        inner: S,
         action: Action,
         request: Request<Body>,
     ) -> Answer<S::Error>
@@ -178,7 +178,13 @@ impl Session {
         let (head, body) = request.into_parts();
         let answer = match self.shared.options.body_of(body).await {
             Ok(body) => {
-                return passed_on(inner.call(Request::from_parts(head, Body::from(body)))).await;
+                let closes = self.protocol.closes(&body);
+                let request = Request::from_parts(head, Body::from(body));
+                let answer = passed_on(inner.call(request)).await;
+                if closes {
+                    self.outbound.carrier_ended();
+                }
+                return answer;
             }
             Err(answer) => answer,
         };

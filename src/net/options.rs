@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
 use http::{Request, StatusCode};
+use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::addresses::{Addresses, Crowded};
@@ -66,13 +67,17 @@ impl TransportOptions {
     /// # Errors
     /// How it is answered where it cannot be had.
     pub(super) async fn body_of(&self, body: Body) -> Result<Bytes, StatusCode> {
+        let too_large = || {
+            metrics::limited(Limit::Payload).increment(1);
+            StatusCode::PAYLOAD_TOO_LARGE
+        };
+        if body.size_hint().lower() > self.payload_max as u64 {
+            return Err(too_large());
+        }
         let whole = Limited::new(body, self.payload_max).collect();
         match tokio::time::timeout(self.body_timeout, whole).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                metrics::limited(Limit::Payload).increment(1);
-                Err(StatusCode::PAYLOAD_TOO_LARGE)
-            }
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
             Ok(Err(_)) => Err(StatusCode::BAD_REQUEST),
             Err(_) => {
                 metrics::limited(Limit::BodyTimeout).increment(1);

@@ -53,6 +53,7 @@ pub struct Outbound {
     pub(super) in_flight: InFlight,
     /// Until the session is admitted somewhere.
     handshake: Mutex<Option<Box<Handshake>>>,
+    connects: AtomicU32,
     admissions: AtomicU32,
     /// Its place among those of its client's address, where a proxy said which that is.
     _address: Option<Box<AddressSlot>>,
@@ -90,10 +91,15 @@ impl Outbound {
         outbound
     }
 
-    /// The session is somebody's from now on: its handshake is over. How often this was said.
-    pub fn admitted(&self) -> u32 {
+    /// The session is somebody's from now on: its handshake is over.
+    pub fn admitted(&self) {
         self.handshake.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.admissions.fetch_add(1, SeqCst) + 1
+        self.admissions.fetch_add(1, SeqCst);
+    }
+
+    /// The session asks to be admitted. How often it has.
+    pub fn connects(&self) -> u32 {
+        self.connects.fetch_add(1, SeqCst).saturating_add(1)
     }
 
     /// How often the session was admitted.
@@ -215,7 +221,8 @@ impl Outbound {
         }
     }
 
-    /// The WebSocket that carried the session is gone, and with it, in socketioxide, the session.
+    /// The WebSocket that carried the session is gone, or its client said by polling that it goes;
+    /// and with it, in socketioxide, the session.
     pub(super) fn carrier_ended(&self) {
         self.closed.store(true, SeqCst);
         self.notify();
@@ -282,7 +289,9 @@ impl Drop for Waiting<'_> {
 impl Drop for Outbound {
     fn drop(&mut self) {
         let handshake = self.handshake.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if handshake.as_ref().is_some_and(|handshake| handshake.ends_at <= Instant::now()) {
+        let is_late = |handshake: &Box<Handshake>| handshake.ends_at <= Instant::now();
+        // socketioxide keeps one until then whose client has gone.
+        if !*self.closed.get_mut() && handshake.as_ref().is_some_and(is_late) {
             metrics::limited(Limit::ConnectTimeout).increment(1);
         }
     }

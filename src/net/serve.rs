@@ -80,8 +80,12 @@ async fn connection(
     let mut served = http.serve_connection(TokioIo::new(io), answer).with_upgrades();
     drop(http);
     let ended = tokio::select! {
-        ended = &mut served => ended,
-        () = stop.cancelled() => {
+        ended = &mut served => Some(ended),
+        () = stop.cancelled() => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
             Pin::new(&mut served).graceful_shutdown();
             (&mut served).await
         }

@@ -9,7 +9,7 @@ use socketioxide::extract::SocketRef;
 use super::line::Line;
 use super::outlet::Client;
 use super::recovery::{self, Outcome, Returned};
-use super::{CLOSED_WITHIN, Edge, NAMESPACE, socket};
+use super::{CLOSED_WITHIN, CONNECTS_MAX, Edge, NAMESPACE, socket};
 use crate::auth::{Claims, Refused, find_token};
 use crate::chat::{Attendance, Caller, Owed};
 use crate::dialect::DialectIndex;
@@ -107,7 +107,13 @@ pub(super) async fn admit(
         .get::<Arc<Outbound>>()
         .cloned()
         .expect("the transport layer stands before socketioxide and gives every session one");
-    match attend(edge, socket, auth.as_ref()).await {
+    let attended = if outbound.connects() > CONNECTS_MAX {
+        metrics::limited(Limit::Connects).increment(1);
+        Err(NotAdmitted::Unavailable)
+    } else {
+        attend(edge, socket, auth.as_ref()).await
+    };
+    match attended {
         Ok(Admitted { known, dialect, slot }) => {
             outbound.admitted();
             let client = known.as_ref().and_then(|known| known.client.as_ref());

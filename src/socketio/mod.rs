@@ -49,6 +49,9 @@ pub const PATH: &str = "/socket.io";
 /// The most packets in a socket's queue; [`SocketOptions::outbound_max`] is met long before. A
 /// small queue that is full during an upgrade stalls it for ten seconds.
 const PACKETS_MAX: usize = 4096;
+/// How often one connection may ask to be let into the namespace: stock clients ask once, and each
+/// time costs a token's verification and what it takes to count a user's connections.
+const CONNECTS_MAX: u32 = 100;
 /// How long a socket may take to close once it was told to.
 const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 

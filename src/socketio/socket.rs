@@ -8,7 +8,7 @@ use socketioxide::adapter::LocalAdapter;
 use socketioxide::extract::SocketRef;
 use socketioxide::socket::{DisconnectReason, Socket};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::flood::Flood;
@@ -63,13 +63,33 @@ pub(super) fn seat(socket: &SocketRef, line: Line, known: Option<Known>, slot: S
 
     let closed = CancellationToken::new();
     let gone = closed.clone();
+    let (own, admission) = (line.clone(), line.outbound.admissions());
     socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {
         disconnects(NAMESPACE, reason_label(reason)).increment(1);
         gone.cancel();
+        if reason == DisconnectReason::ClientNSDisconnect {
+            expect_back(&own, admission);
+        }
         socket.extensions.remove::<Seat>();
     });
     let prepared = Prepared { known, line, commands, closed, slot };
     socket.extensions.insert(Seat(Arc::new(Mutex::new(Some(prepared)))));
+}
+
+/// A client has left, and its connection is open still: it has to come back, or to go, in the time
+/// that a new one has to come here. Else it would hold a connection that nobody counts.
+fn expect_back(line: &Line, admission: u32) {
+    let (edge, outbound) = (line.edge.clone(), Arc::downgrade(&line.outbound));
+    line.edge.tasks.spawn(async move {
+        let wait = sleep(edge.options.connect_timeout);
+        if edge.draining.run_until_cancelled(wait).await.is_some()
+            && let Some(outbound) = outbound.upgrade()
+            && outbound.admissions() == admission
+        {
+            metrics::limited(Limit::ConnectTimeout).increment(1);
+            outbound.close_transport();
+        }
+    });
 }
 
 /// CONNECT is on its way: greets the socket and starts its task.
