@@ -31,14 +31,17 @@ impl<A: Adapter> Packet<A> {
     /// The event's name, and its arguments as JSON text.
     pub(super) fn read(&self) -> Result<(String, Result<Vec<&RawValue>, Error>), Error> {
         let malformed = || Error::invalid("the event is not a JSON array with a name");
-        let Value::Str(text, attachments) = &self.value else { return Err(malformed()) };
+        let Value::Str(text, _) = &self.value else { return Err(malformed()) };
         let mut args: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| malformed())?;
         if args.is_empty() {
             return Err(malformed());
         }
         let name = serde_json::from_str(args.remove(0).get()).map_err(|_| malformed())?;
-        let binary = attachments.as_ref().is_some_and(|attachments| !attachments.is_empty());
-        Ok((name, if binary { Err(binary_refused()) } else { Ok(args) }))
+        Ok((name, if self.has_attachments() { Err(binary_refused()) } else { Ok(args) }))
+    }
+
+    fn has_attachments(&self) -> bool {
+        matches!(&self.value, Value::Str(_, Some(attachments)) if !attachments.is_empty())
     }
 
     /// The ids that it names.
@@ -84,6 +87,9 @@ where
         let ack =
             ack_id.and_then(|_| AckSender::from_message_parts(&socket, &mut value, &ack_id).ok());
         let packet = Packet { value, ack };
+        if packet.has_attachments() {
+            metrics::limited(Limit::Binaries).increment(1);
+        }
         let taken = self.flood.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
         let refused = match taken {
             Err(wait) => Some((packet, wait, Limit::Events)),

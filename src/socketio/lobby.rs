@@ -41,7 +41,6 @@ pub(super) async fn wait(place: &mut Place) -> Option<Named> {
                     metrics::limited(Limit::ConnectTimeout).increment(1);
                 }
                 place.line.outbound.close_transport();
-                place.forget();
                 return None;
             }
             () = place.line.room(), if !has_room => {}
