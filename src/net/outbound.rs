@@ -224,8 +224,18 @@ impl Outbound {
     /// The WebSocket that carried the session is gone, or its client said by polling that it goes;
     /// and with it, in socketioxide, the session.
     pub(super) fn carrier_ended(&self) {
-        self.closed.store(true, SeqCst);
+        if !self.closed.swap(true, SeqCst) {
+            self.count_late();
+        }
         self.notify();
+    }
+
+    /// Counts the end of a session that was nobody's for too long.
+    fn count_late(&self) {
+        let handshake = self.handshake.lock().unwrap_or_else(PoisonError::into_inner);
+        if handshake.as_ref().is_some_and(|handshake| handshake.ends_at <= Instant::now()) {
+            metrics::limited(Limit::ConnectTimeout).increment(1);
+        }
     }
 
     fn carrier(&self) -> MutexGuard<'_, Carrier> {
@@ -288,11 +298,9 @@ impl Drop for Waiting<'_> {
 
 impl Drop for Outbound {
     fn drop(&mut self) {
-        let handshake = self.handshake.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let is_late = |handshake: &Box<Handshake>| handshake.ends_at <= Instant::now();
-        // socketioxide keeps one until then whose client has gone.
-        if !*self.closed.get_mut() && handshake.as_ref().is_some_and(is_late) {
-            metrics::limited(Limit::ConnectTimeout).increment(1);
+        // socketioxide keeps one until its time is up, also one whose client has gone before.
+        if !self.is_closed() {
+            self.count_late();
         }
     }
 }

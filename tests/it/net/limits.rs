@@ -9,7 +9,7 @@ use tokencast::telemetry::metrics;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::wire::{Polling, Server, Ws, assert_unknown, eventually, number, within};
+use super::wire::{Polling, Server, Ws, eventually, number, within};
 
 /// How often a limit was met in this process.
 fn met(limit: &str) -> f64 {
@@ -166,7 +166,8 @@ async fn the_body_of_a_post_has_to_arrive_in_time_and_be_no_larger_than_a_payloa
         // What was said is lost, so that the session is over.
         drop(client);
         let mut later = polling.beside().await;
-        assert_unknown(later.request("GET", "").await);
+        let (status, body) = later.request("GET", "").await;
+        assert!(status == 400 && body.contains("Session ID unknown"), "{status} {body}");
     }
     assert_eq!(met("body_timeout"), late + 2.0);
     assert_eq!(met("payload"), large + 2.0);
