@@ -234,9 +234,11 @@ suite('MAX_CONNECTIONS_PER_ADDRESS', { nodes: 1, env: { MAX_CONNECTIONS_PER_ADDR
 suite('requests', { nodes: 1, env: { BODY_MAX: '4KiB', BODY_TIMEOUT: '500ms' } }, (e2e) => {
   e2e('one connection asks for its place a hundred times, and no more', {}, async (cluster) => {
     const asking = await rawWebSocket(cluster.url);
-    for (let n = 0; n < 100; n += 1) asking.send('40/chat,{"token":"nonsense"}');
     const refusals = () => asking.received.filter(({ text }) => text.startsWith('44/chat,')).length;
-    await eventually(() => refusals() === 100);
+    for (let n = 1; n <= 100; n += 1) {
+      asking.send('40/chat,{"token":"nonsense"}');
+      await eventually(() => refusals() === n, { every: 1, what: `refusal ${n}` });
+    }
     assert.equal(await met(cluster.nodes, 'connects'), 0);
     asking.send(`40/chat,{"token":"${token()}"}`);
     await within(10_000, 'it is closed', asking.closed);
