@@ -2,23 +2,22 @@
 //! start and stop.
 
 mod answerers;
+mod net;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
 use axum::middleware::from_fn_with_state;
 use secrecy::ExposeSecret;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
+use self::net::{Clients, listen_for_metrics, serve_on};
 use crate::adapter::{Memory, Redis, RedisOptions, SharedAdapter, SharedMemory, Sinks};
 use crate::auth::Verifier;
 use crate::chat::{Chat, ChatOptions, Parts};
-use crate::config::{ChunkContent, Config, DatabaseKind, Server};
+use crate::config::{ChunkContent, Config, DatabaseKind};
 use crate::dialect::Dialects;
 use crate::domain::NodeId;
 use crate::generation::{GenerationOptions, Generations};
@@ -27,7 +26,6 @@ use crate::http::{
 };
 use crate::hub::{Hub, HubOptions};
 use crate::lifecycle::{Readiness, Tasks};
-use crate::net::{Connection, Listener, ListenerOptions, TransportLayer};
 use crate::outbox::Outbox;
 use crate::socketio::{PATH, SocketEdge, SocketOptions};
 use crate::store::{self, SharedStore, StoreOptions};
@@ -75,7 +73,8 @@ impl App {
         metrics::install();
         let node = NodeId::new();
         let background = Tasks::new();
-        let listener = bind(&config.server, config.server.port, config).await?;
+        let clients = Clients::new(config);
+        let listener = clients.listen(config).await?;
         let address = listener.local_addr().context("read the listening address")?;
 
         let store = store::connect(config.database.url.expose_secret(), &store_options(config))
@@ -123,15 +122,13 @@ impl App {
         if config.server.role.serves() {
             verifier.start(&background).await?;
         }
-        // Sockets and streams are counted together.
-        let open = Arc::new(AtomicUsize::new(0));
         let sockets = SocketEdge::new(
             chat.clone(),
             verifier.clone(),
             dialects.clone(),
-            socket_options(node, &dialects, &open, config)?,
+            socket_options(node, &dialects, &clients, config)?,
         );
-        let sse = SseEdge::new(chat.clone(), sse_options(&dialects, open, config));
+        let sse = SseEdge::new(chat.clone(), sse_options(&dialects, &clients, config));
         let stop = background.stopping().clone();
         background.spawn(async move { metrics::upkeep(&stop).await });
 
@@ -148,15 +145,16 @@ impl App {
             verifier,
             admin_scope: config.auth.admin_scope.clone(),
             readiness: readiness.clone(),
+            body_max: config.server.body_max,
+            body_timeout: config.server.body_timeout,
             dev_auth: config.auth.dev_auth,
             loopback_only: config.server.is_loopback(),
             demo_ui: config.server.demo_ui,
         };
-        let eio3 = config.socket.eio3.then_some(config.socket.payload_max);
         let router = if role.serves() {
             public(state)
                 .layer(sockets.layer.clone())
-                .layer(TransportLayer::new().admitting_eio3(eio3))
+                .layer(clients.transport(config))
                 .layer(cors(&origins))
                 .layer(from_fn_with_state(origins, guard_origins))
         } else {
@@ -164,15 +162,13 @@ impl App {
         };
 
         let servers = Tasks::new();
-        serve_on(listener, router, &servers);
+        serve_on(listener, router, config, &servers);
         let metrics_address = match config.server.metrics_port {
             0 => None,
-            port => {
-                let listener = bind(&config.server, port, config)
-                    .await
-                    .context("METRICS_PORT: 0 turns it off")?;
+            _ => {
+                let listener = listen_for_metrics(config).await?;
                 let address = listener.local_addr().context("read the metrics address")?;
-                serve_on(listener, private(), &background);
+                serve_on(listener, private(), config, &background);
                 Some(address)
             }
         };
@@ -310,30 +306,6 @@ fn introduce(app: &App, config: &Config) {
     tracing::info!("listening at http://{}/{page}", app.address);
 }
 
-async fn bind(server: &Server, port: u16, config: &Config) -> anyhow::Result<Listener> {
-    let wanted = (server.host.as_str(), port);
-    let address = tokio::net::lookup_host(wanted)
-        .await
-        .with_context(|| format!("HOST: look up {}", server.host))?
-        .next()
-        .with_context(|| format!("HOST: {} has no address", server.host))?;
-    let options = ListenerOptions { write_stall: config.socket.write_stall, ..Default::default() };
-    Listener::bind(address, options).with_context(|| format!("listen on {address}"))
-}
-
-fn serve_on(listener: Listener, router: Router, servers: &Tasks) {
-    let stop: CancellationToken = servers.stopping().clone();
-    servers.spawn(async move {
-        let service = router.into_make_service_with_connect_info::<Connection>();
-        let served = axum::serve(listener, service)
-            .with_graceful_shutdown(async move { stop.cancelled().await })
-            .await;
-        if let Err(error) = served {
-            tracing::error!(%error, "serve");
-        }
-    });
-}
-
 async fn adapter(node: NodeId, config: &Config, tasks: &Tasks) -> anyhow::Result<SharedAdapter> {
     let events_max = config.log.events_max.get();
     Ok(match &config.redis {
@@ -409,7 +381,7 @@ fn up_to_u32(number: usize) -> u32 {
 fn socket_options(
     node: NodeId,
     dialects: &Dialects,
-    open: &Arc<AtomicUsize>,
+    clients: &Clients,
     config: &Config,
 ) -> anyhow::Result<SocketOptions> {
     let socket = &config.socket;
@@ -431,20 +403,21 @@ fn socket_options(
         eio3: socket.eio3,
         age_max: socket.connection_max_age,
         expires_after: expires_after(config),
-        connections_max: socket.max_connections,
-        open: open.clone(),
+        connect_timeout: socket.connect_timeout,
+        binaries_max: socket.binaries_max,
+        slots: clients.slots.clone(),
         drain_spread: drain_spread(config),
     })
 }
 
-fn sse_options(dialects: &Dialects, open: Arc<AtomicUsize>, config: &Config) -> SseOptions {
+fn sse_options(dialects: &Dialects, clients: &Clients, config: &Config) -> SseOptions {
     SseOptions {
         dialect: dialects.sse(),
         outbound_max: config.socket.outbound_max,
         age_max: config.socket.connection_max_age,
         expires_after: expires_after(config),
-        connections_max: config.socket.max_connections,
-        open,
+        slots: clients.slots.clone(),
+        addresses: clients.addresses.clone(),
         drain_spread: drain_spread(config),
     }
 }

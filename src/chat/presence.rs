@@ -17,6 +17,7 @@ use crate::domain::{
     Error, ErrorCode, Presence, PresenceChange, SessionId, Signal, Timestamp, UserId,
 };
 use crate::hub::ReaderId;
+use crate::telemetry::metrics::{self, Limit};
 
 /// How long something passing may take; then it is not waited for.
 const PASSING_WITHIN: Duration = Duration::from_secs(1);
@@ -74,7 +75,10 @@ impl Shared {
         let here = self.devices.connect(user);
         // From now on, since whatever becomes of the call, the adapter may have counted it.
         let mut attendance = Attendance { shared: self.clone(), user: user.clone(), counted: true };
-        let too_many = || Error::new(ErrorCode::Overloaded, "Too many connections");
+        let too_many = || {
+            metrics::limited(Limit::UserConnections).increment(1);
+            Error::new(ErrorCode::Overloaded, "Too many connections")
+        };
         match passing("connect", self.adapter.connect(user, max)).await {
             Some(Connected::Yes { first: true }) => {
                 let (shared, user) = (self.clone(), user.clone());

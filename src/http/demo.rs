@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
+use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
+use super::extract::late_body;
 use super::{HttpError, HttpState};
 use crate::auth::{NewToken, TokenKind};
 use crate::domain::{Error, ErrorCode, UserId};
@@ -90,13 +91,14 @@ fn is_this_machine(headers: &HeaderMap) -> bool {
 /// A token for whoever asks; only under `DEV_AUTH`.
 pub(super) async fn token(
     State(state): State<HttpState>,
-    headers: HeaderMap,
-    wanted: Result<Json<Wanted>, JsonRejection>,
+    request: Request,
 ) -> Result<Json<Given>, HttpError> {
-    if state.loopback_only && !is_this_machine(&headers) {
+    if state.loopback_only && !is_this_machine(request.headers()) {
         let message = "This server gives tokens to pages of localhost only";
         return Err(Error::new(ErrorCode::Forbidden, message).into());
     }
+    let arriving = timeout(state.body_timeout, Json::<Wanted>::from_request(request, &())).await;
+    let wanted = arriving.map_err(|_| late_body())?;
     let Json(wanted) = wanted.map_err(|error| Error::invalid(error.body_text()))?;
     let user = UserId::new(&wanted.sub)
         .map_err(|_| Error::invalid("sub must be 1 to 256 bytes without control characters"))?;

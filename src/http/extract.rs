@@ -19,9 +19,7 @@ use crate::auth::Claims;
 use crate::chat::Caller;
 use crate::domain::ids::InvalidId;
 use crate::domain::{AttachmentId, Error, GenerationId, MessageId, SessionId, UserId};
-
-/// How long a body may take to arrive. Until then it is held, and nobody counts the request.
-const BODY_WITHIN: Duration = Duration::from_secs(20);
+use crate::telemetry::metrics;
 
 /// A request of an authenticated user, read.
 pub(super) struct Ask<P = (), Q = NoQuery, B = NoBody> {
@@ -195,11 +193,11 @@ impl Payload for NoBody {
 pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned + JsonSchema> Payload for Body<T> {
-    async fn read(request: Request, _: &HttpState) -> Result<Self, HttpError> {
+    async fn read(request: Request, state: &HttpState) -> Result<Self, HttpError> {
         if !is_json(request.headers()) {
             return Err(not_json());
         }
-        object(&whole_body(request).await?).map(Self)
+        object(&whole_body(request, state.body_timeout).await?).map(Self)
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Option<Schema> {
@@ -211,9 +209,9 @@ impl<T: DeserializeOwned + JsonSchema> Payload for Body<T> {
 pub(super) struct MaybeBody<T>(pub(super) T);
 
 impl<T: DeserializeOwned + Default + JsonSchema> Payload for MaybeBody<T> {
-    async fn read(request: Request, _: &HttpState) -> Result<Self, HttpError> {
+    async fn read(request: Request, state: &HttpState) -> Result<Self, HttpError> {
         let is_json = is_json(request.headers());
-        let bytes = whole_body(request).await?;
+        let bytes = whole_body(request, state.body_timeout).await?;
         match bytes.is_empty() {
             true => Ok(Self(T::default())),
             false if is_json => object(&bytes).map(Self),
@@ -241,19 +239,29 @@ fn object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, HttpError> {
         .map_err(|error| invalid(error.to_string()).into())
 }
 
-async fn whole_body(request: Request) -> Result<Bytes, HttpError> {
-    let late = |_| {
-        let error = HttpError::from(Error::invalid("The body took too long to arrive"));
-        error.with_status(StatusCode::REQUEST_TIMEOUT)
-    };
-    let arriving = tokio::time::timeout(BODY_WITHIN, Bytes::from_request(request, &()));
-    arriving.await.map_err(late)?.map_err(|rejection| {
+/// A body, whole.
+///
+/// # Errors
+/// What is to be said where it is too large, too late, or broke off.
+pub(super) async fn whole_body(request: Request, within: Duration) -> Result<Bytes, HttpError> {
+    let arriving = tokio::time::timeout(within, Bytes::from_request(request, &()));
+    arriving.await.map_err(|_| late_body())?.map_err(|rejection| {
         let error = HttpError::from(Error::invalid("The body is too large, or broke off"));
         match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => error.with_status(StatusCode::PAYLOAD_TOO_LARGE),
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                metrics::limited(metrics::Limit::Body).increment(1);
+                error.with_status(StatusCode::PAYLOAD_TOO_LARGE)
+            }
             _ => error,
         }
     })
+}
+
+/// A body that did not arrive in time.
+pub(super) fn late_body() -> HttpError {
+    metrics::limited(metrics::Limit::BodyTimeout).increment(1);
+    let error = HttpError::from(Error::invalid("The body took too long to arrive"));
+    error.with_status(StatusCode::REQUEST_TIMEOUT)
 }
 
 /// A message that a body names.
@@ -345,7 +353,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_stops_coming_is_not_waited_for() {
         let chunks = futures::stream::pending::<Result<Bytes, std::io::Error>>();
-        let refused = whole_body(Request::new(axum::body::Body::from_stream(chunks))).await;
+        let request = Request::new(axum::body::Body::from_stream(chunks));
+        let refused = whole_body(request, Duration::from_secs(20)).await;
         let response = axum::response::IntoResponse::into_response(refused.unwrap_err());
         assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
     }

@@ -27,6 +27,7 @@ mod streams;
 mod view;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -43,9 +44,6 @@ use crate::store::SharedStore;
 pub use error::HttpError;
 pub use origin::{Origins, cors, guard_origins};
 pub use sse::{SseEdge, SseOptions};
-
-/// The largest body of a request of our own, in bytes.
-const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// What the handlers need.
 #[derive(Clone)]
@@ -68,6 +66,10 @@ pub struct HttpState {
     pub admin_scope: String,
     /// Whether the node takes work.
     pub readiness: Readiness,
+    /// The largest body of a request, in bytes.
+    pub body_max: usize,
+    /// How long it may take to arrive. Until then it is held, and nobody counts the request.
+    pub body_timeout: Duration,
     /// Whether `POST /dev/token` gives anybody a token.
     pub dev_auth: bool,
     /// Whether only this machine can connect.
@@ -113,7 +115,7 @@ pub fn public(state: HttpState) -> Router {
     router
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(DefaultBodyLimit::max(state.body_max))
         .with_state(state)
 }
 

@@ -6,15 +6,13 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use axum::extract::connect_info::Connected;
-use axum::serve::IncomingStream;
 use futures::task::AtomicWaker;
 
-use super::listener::{ConnectionCounts, Listener};
+use super::listener::ConnectionCounts;
 use super::outbound::Outbound;
 
-/// One TCP connection. In a handler: `ConnectInfo<Connection>`, where the router was served with
-/// `into_make_service_with_connect_info::<Connection>()`. Clones are the same connection.
+/// One TCP connection. In a handler of what [`super::serve`] serves: `ConnectInfo<Connection>`.
+/// Clones are the same connection.
 #[derive(Clone)]
 pub struct Connection(Arc<Shared>);
 
@@ -105,12 +103,6 @@ impl Connection {
 impl WeakConnection {
     pub(super) fn upgrade(&self) -> Option<Connection> {
         self.0.upgrade().map(Connection)
-    }
-}
-
-impl Connected<IncomingStream<'_, Listener>> for Connection {
-    fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
-        stream.io().connection().clone()
     }
 }
 

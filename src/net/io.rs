@@ -12,11 +12,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use super::addresses::AddressSlot;
 use super::amend::Amender;
 use super::connection::Connection;
 use super::eio3::Incoming;
 use super::frames::FrameMeter;
 use super::outbound::Outbound;
+use crate::telemetry::metrics::{self, Limit};
 
 /// The IO of one accepted connection. Reads are passed through, but for what old clients send.
 #[derive(Debug)]
@@ -35,14 +37,22 @@ struct Wire {
     write_stall: Duration,
     /// Runs while a write is pending and nothing is taken.
     stall: Option<Pin<Box<Sleep>>>,
+    /// Its place among those of its address, where these are counted.
+    _slot: Option<Box<AddressSlot>>,
 }
 
 impl MonitoredIo {
-    pub(super) fn new(stream: TcpStream, connection: Connection, write_stall: Duration) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        connection: Connection,
+        write_stall: Duration,
+        slot: Option<AddressSlot>,
+    ) -> Self {
         connection.counts().opened();
         let amender = Amender::new(connection.clone());
         let meter = FrameMeter::new();
-        let wire = Wire { stream, connection, meter, write_stall, stall: None };
+        let _slot = slot.map(Box::new);
+        let wire = Wire { stream, connection, meter, write_stall, stall: None, _slot };
         Self { wire, amender, incoming: Incoming::new() }
     }
 
@@ -98,6 +108,7 @@ impl Wire {
             return Poll::Pending;
         }
         self.connection.counts().stalled_one();
+        metrics::limited(Limit::Stall).increment(1);
         // Otherwise the kernel keeps what it has for minutes, for a peer that does not take it.
         if let Err(error) = self.stream.set_zero_linger() {
             tracing::debug!(%error, "set linger of a stalled connection");
@@ -253,7 +264,6 @@ fn closed() -> io::Error {
 mod tests {
     use std::sync::Arc;
 
-    use axum::serve::Listener as _;
     use futures::poll;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -265,7 +275,7 @@ mod tests {
         let mut listener = Listener::bind("127.0.0.1:0".parse().unwrap(), options).unwrap();
         let address = listener.local_addr().unwrap();
         let (accepted, client) = tokio::join!(listener.accept(), TcpStream::connect(address));
-        (accepted.0, client.unwrap(), listener)
+        (accepted, client.unwrap(), listener)
     }
 
     #[tokio::test]

@@ -4,8 +4,10 @@
 //! It goes outside `SocketIoLayer` and inside compression and CORS, so that it sees plain batches
 //! and its refusals reach browsers. Requests for other paths pass untouched.
 //!
-//! Not bounded here, because socketioxide does: the body of a POST (`max_payload`, for the whole
-//! body, answered 413) and the packets that a session may have waiting (`max_buffer_size`).
+//! Bounded here: how many sessions are nobody's yet, and how many an address behind a trusted proxy
+//! has, at the handshake; a session's requests at a time; the body of a POST, in size and in time:
+//! it is read before socketioxide sees it, which would wait for it for ever. Not bounded here,
+//! because socketioxide does: the packets that a session may have waiting (`max_buffer_size`).
 //!
 //! Not cured here: a packet that did not fit into a polling batch any more is lost when the session
 //! is upgraded before the next one (engineioxide 0.17.9 keeps it aside, and its WebSocket writer
@@ -22,20 +24,22 @@ use axum::extract::ConnectInfo;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Limited};
 use socketioxide::socket::Sid;
 use tower::{Layer, Service, ServiceExt};
 
 use super::amend;
 use super::connection::Connection;
 use super::eio3;
+use super::options::TransportOptions;
 use super::outbound::Outbound;
 use super::polling::{self, Protocol};
 use super::request::{Action, PATH, Wanted, speaks_v3};
 use super::sessions::{Running, Sessions};
 use super::upgrade;
+use crate::telemetry::metrics::{self, Limit};
 
 /// What a handshake's response may hold; an open packet has about 120 bytes.
 const OPEN_BYTES_MAX: usize = 4_096;
@@ -46,24 +50,25 @@ const BINARY: &str = "application/octet-stream";
 const UNKNOWN_SID: &str = r#"{"code":1,"message":"Session ID unknown"}"#;
 const UNSUPPORTED: &str = r#"{"code":5,"message":"Unsupported protocol version"}"#;
 const BAD_REQUEST: &str = r#"{"code":3,"message":"Bad request"}"#;
+const TOO_MANY: &str = r#"{"code":4,"message":"Too many connections"}"#;
 
 /// Puts [`TransportService`] around socketioxide's layer. Clones share their sessions; use one
 /// per socketioxide layer.
 #[derive(Debug, Clone, Default)]
 pub struct TransportLayer {
-    sessions: Arc<Sessions>,
-    eio3: Option<usize>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    sessions: Sessions,
+    options: TransportOptions,
 }
 
 impl TransportLayer {
     /// A layer that knows no session yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Admits clients of Engine.IO 3, whose POSTs may have this many bytes; `None`: none of them.
-    pub fn admitting_eio3(self, payload_max: Option<usize>) -> Self {
-        Self { eio3: payload_max, ..self }
+    pub fn new(options: TransportOptions) -> Self {
+        Self { shared: Arc::new(Shared { sessions: Sessions::default(), options }) }
     }
 }
 
@@ -71,7 +76,7 @@ impl<S> Layer<S> for TransportLayer {
     type Service = TransportService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        TransportService { inner, sessions: Arc::clone(&self.sessions), eio3: self.eio3 }
+        TransportService { inner, shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -81,8 +86,7 @@ impl<S> Layer<S> for TransportLayer {
 #[derive(Debug, Clone)]
 pub struct TransportService<S> {
     inner: S,
-    sessions: Arc<Sessions>,
-    eio3: Option<usize>,
+    shared: Arc<Shared>,
 }
 
 type Answer<E> = Result<Response<Body>, E>;
@@ -104,7 +108,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        if self.eio3.is_none() && speaks_v3(&request) {
+        if !self.shared.options.eio3 && speaks_v3(&request) {
             return ready(Ok(refusal(UNSUPPORTED))).boxed();
         }
         let Some(wanted) = Wanted::of(&request) else {
@@ -123,13 +127,18 @@ where
         let mut inner = std::mem::replace(&mut self.inner, clone);
         match wanted {
             Wanted::OpenPolling(protocol) => {
-                open_polling(inner, protocol, Arc::clone(&self.sessions), request).boxed()
+                open_polling(inner, protocol, Arc::clone(&self.shared), request).boxed()
             }
-            Wanted::OpenWebSocket(protocol) => open_websocket(inner, protocol, request).boxed(),
-            Wanted::Of { sid, action, protocol } => match self.sessions.get(&sid) {
+            Wanted::OpenWebSocket(protocol) => match self.shared.options.open(&request, protocol) {
+                Ok(outbound) => open_websocket(inner, outbound, request).boxed(),
+                Err(limit) => refused(limit).boxed(),
+            },
+            Wanted::Of { sid, action, protocol } => match self.shared.sessions.get(&sid) {
                 Some(outbound) => {
-                    let eio3 = self.eio3.unwrap_or_default();
-                    Session { sid, protocol, outbound, eio3 }.answer(inner, action, request).boxed()
+                    let shared = Arc::clone(&self.shared);
+                    Session { sid, protocol, outbound, shared }
+                        .answer(inner, action, request)
+                        .boxed()
                 }
                 // Unknown here: unknown to socketioxide too, or opened by WebSocket.
                 None if action != Action::Upgrade => passed_on(inner.call(request)).boxed(),
@@ -145,14 +154,13 @@ struct Session {
     sid: Sid,
     protocol: Protocol,
     outbound: Arc<Outbound>,
-    /// The most bytes of a POST in Engine.IO 3.
-    eio3: usize,
+    shared: Arc<Shared>,
 }
 
 impl Session {
     async fn answer<S, B>(
         self,
-        mut inner: S,
+        inner: S,
         action: Action,
         request: Request<Body>,
     ) -> Answer<S::Error>
@@ -171,34 +179,46 @@ impl Session {
             Action::Upgrade => Ok(refusal(BAD_REQUEST)),
             Action::Poll => self.poll(inner, request).await,
             Action::Post => match Running::post(&self.outbound) {
-                Some(_running) => match self.readable(request).await {
-                    Ok(request) => passed_on(inner.call(request)).await,
-                    Err(refusal) => Ok(refusal),
-                },
+                Some(running) => self.post(inner, running, request).await,
                 None => Ok(refusal(BAD_REQUEST)),
             },
         }
     }
 
-    /// A POST in a form that engineioxide reads in a time that follows from its length. One that is
-    /// refused closes its session, as there.
-    async fn readable(&self, request: Request<Body>) -> Result<Request<Body>, Response<Body>> {
-        let binary = request.headers().get(CONTENT_TYPE).is_some_and(|value| value == BINARY);
-        if self.protocol != Protocol::V3 || binary {
-            return Ok(request);
-        }
-        let (parts, body) = request.into_parts();
-        match Limited::new(body, self.eio3).collect().await {
-            Ok(whole) => Ok(Request::from_parts(parts, eio3::body(whole.to_bytes()))),
-            Err(error) => {
-                self.outbound.close_transport();
-                let too_large = error.is::<LengthLimitError>();
-                Err(match too_large {
-                    true => status(StatusCode::PAYLOAD_TOO_LARGE),
-                    false => refusal(BAD_REQUEST),
-                })
+    /// One whose body cannot be had ends the session: what its client said is lost.
+    async fn post<S, B>(
+        self,
+        mut inner: S,
+        running: Running,
+        request: Request<Body>,
+    ) -> Answer<S::Error>
+    where
+        S: Service<Request<Body>, Response = Response<B>>,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (head, body) = request.into_parts();
+        let binary = head.headers.get(CONTENT_TYPE).is_some_and(|value| value == BINARY);
+        let answer = match self.shared.options.body_of(body).await {
+            Ok(body) => {
+                let closes = self.protocol.closes(&body);
+                // In a form that engineioxide reads in a time that follows from its length.
+                let body = match self.protocol == Protocol::V3 && !binary {
+                    true => eio3::body(body),
+                    false => Body::from(body),
+                };
+                let request = Request::from_parts(head, body);
+                let answer = passed_on(inner.call(request)).await;
+                if closes {
+                    self.outbound.carrier_ended();
+                }
+                return answer;
             }
-        }
+            Err(answer) => answer,
+        };
+        drop(running);
+        drop(self.refuse(inner).await);
+        Ok(status(answer))
     }
 
     async fn poll<S, B>(self, mut inner: S, request: Request<Body>) -> Answer<S::Error>
@@ -207,7 +227,8 @@ impl Session {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let Some(running) = Running::poll(&self.outbound) else {
+        let Some(running) = Running::poll(&self.outbound, self.shared.options.polls_max) else {
+            metrics::limited(Limit::Polls).increment(1);
             return Ok(refusal(BAD_REQUEST));
         };
         let response = tokio::select! {
@@ -261,7 +282,7 @@ where
 async fn open_polling<S, B>(
     mut inner: S,
     protocol: Protocol,
-    sessions: Arc<Sessions>,
+    shared: Arc<Shared>,
     mut request: Request<Body>,
 ) -> Answer<S::Error>
 where
@@ -269,7 +290,10 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let outbound = Arc::new(Outbound::speaking(protocol));
+    let outbound = match shared.options.open(&request, protocol) {
+        Ok(outbound) => outbound,
+        Err(limit) => return refused(limit).await,
+    };
     request.extensions_mut().insert(Arc::clone(&outbound));
     let response = inner.call(request).await?;
     if response.status() != StatusCode::OK {
@@ -281,7 +305,7 @@ where
         Err(error) => return Ok(broken(error)),
     };
     match polling::opened_sid(&open) {
-        Some(sid) => sessions.insert(sid, &outbound),
+        Some(sid) => shared.sessions.insert(sid, &outbound),
         None => {
             tracing::error!("a handshake's response has no sid; its session is not accounted for")
         }
@@ -291,7 +315,7 @@ where
 
 async fn open_websocket<S, B>(
     inner: S,
-    protocol: Protocol,
+    outbound: Arc<Outbound>,
     mut request: Request<Body>,
 ) -> Answer<S::Error>
 where
@@ -299,7 +323,6 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let outbound = Arc::new(Outbound::speaking(protocol));
     request.extensions_mut().insert(Arc::clone(&outbound));
     upgrade(inner, outbound, request).await
 }
@@ -348,6 +371,15 @@ impl Drop for Claim {
             outbound.abandon_upgrade();
         }
     }
+}
+
+/// A session is not opened. Stock clients take that for a failure of the transport, and try again.
+async fn refused<E>(limit: Limit) -> Answer<E> {
+    metrics::limited(limit).increment(1);
+    let mut response = refusal(TOO_MANY);
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    Ok(response)
 }
 
 fn refusal(body: &'static str) -> Response<Body> {

@@ -1,5 +1,5 @@
-//! Accepts TCP connections: without Nagle's delay, with a limit to how many are open, through
-//! whatever errors accepting meets.
+//! Accepts TCP connections: without Nagle's delay, with a limit to how many are open, of all and of
+//! each address, through whatever errors accepting meets.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
 
+use super::addresses::Addresses;
 use super::connection::Connection;
 use super::io::MonitoredIo;
+use crate::telemetry::metrics::{self, Limit};
 
 /// How long accepting rests after an error that another attempt would meet again at once, such as
 /// no file descriptor being left.
@@ -25,6 +27,9 @@ pub struct ListenerOptions {
     /// How many connections may be open; one beyond is accepted and dropped at once. Default 0:
     /// no limit.
     pub connections_max: u64,
+    /// How many of these an address may have; one beyond is dropped likewise. `None`, the
+    /// default: any number.
+    pub addresses: Option<Arc<Addresses>>,
     /// How many connections the kernel keeps that wait to be accepted. Default 4,096 (the system
     /// may allow fewer).
     pub backlog: u32,
@@ -43,6 +48,7 @@ impl Default for ListenerOptions {
         Self {
             write_stall: Duration::from_secs(30),
             connections_max: 0,
+            addresses: None,
             backlog: 4_096,
             send_buffer_bytes: None,
             unsent_bytes: 16 * 1024,
@@ -71,7 +77,8 @@ impl ConnectionCounts {
         self.accepted.load(Relaxed)
     }
 
-    /// Connections dropped at once because [`ListenerOptions::connections_max`] were open.
+    /// Connections dropped at once because [`ListenerOptions::connections_max`] were open, or their
+    /// address had as many as it may have.
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
     }
@@ -100,7 +107,7 @@ impl ConnectionCounts {
     }
 }
 
-/// Where `axum::serve` gets its connections from.
+/// Where [`super::serve`] gets its connections from.
 #[derive(Debug)]
 pub struct Listener {
     tcp: TcpListener,
@@ -138,19 +145,16 @@ impl Listener {
         self.tcp.local_addr()
     }
 
-    /// The counts of this listener; they may be kept when `axum::serve` has taken it.
+    /// The counts of this listener; they may be kept when [`super::serve`] has taken it.
     pub fn counts(&self) -> Arc<ConnectionCounts> {
         Arc::clone(&self.counts)
     }
-}
 
-impl axum::serve::Listener for Listener {
-    type Io = MonitoredIo;
-    type Addr = SocketAddr;
-
+    /// The next connection.
+    ///
     /// # Cancel safety
     /// Safe: a connection is either returned or still the kernel's.
-    async fn accept(&mut self) -> (MonitoredIo, SocketAddr) {
+    pub async fn accept(&mut self) -> MonitoredIo {
         let mut failing = false;
         loop {
             let (stream, peer) = match self.tcp.accept().await {
@@ -170,19 +174,25 @@ impl axum::serve::Listener for Listener {
             failing = false;
             let connections_max = self.options.connections_max;
             if connections_max > 0 && self.counts.open() >= connections_max {
-                self.counts.refused.fetch_add(1, Relaxed);
+                self.refuse(Limit::TcpConnections);
                 continue;
             }
+            let addresses = self.options.addresses.as_ref();
+            let Ok(slot) = addresses.map_or(Ok(None), |all| all.connect(peer.ip())) else {
+                self.refuse(Limit::AddressConnections);
+                continue;
+            };
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "set TCP_NODELAY of a connection");
             }
             let connection = Connection::new(peer, self.counts());
-            return (MonitoredIo::new(stream, connection, self.options.write_stall), peer);
+            return MonitoredIo::new(stream, connection, self.options.write_stall, slot);
         }
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.tcp.local_addr()
+    fn refuse(&self, limit: Limit) {
+        self.counts.refused.fetch_add(1, Relaxed);
+        metrics::limited(limit).increment(1);
     }
 }
 
@@ -199,7 +209,6 @@ fn is_the_peers(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use axum::serve::Listener as _;
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpStream;
 
@@ -210,10 +219,9 @@ mod tests {
         let mut listener =
             Listener::bind("127.0.0.1:0".parse().unwrap(), ListenerOptions::default()).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (io, peer) = listener.accept().await;
+        let io = listener.accept().await;
         assert!(io.stream().nodelay().unwrap());
-        assert_eq!(peer, client.local_addr().unwrap());
-        assert_eq!(io.connection().peer(), peer);
+        assert_eq!(io.connection().peer(), client.local_addr().unwrap());
     }
 
     #[tokio::test]
@@ -224,7 +232,7 @@ mod tests {
         let counts = listener.counts();
 
         let _first = TcpStream::connect(address).await.unwrap();
-        let (io, _) = listener.accept().await;
+        let io = listener.accept().await;
         let mut second = TcpStream::connect(address).await.unwrap();
         let mut buf = [0; 1];
         tokio::select! {
@@ -235,7 +243,7 @@ mod tests {
 
         drop(io);
         let third = TcpStream::connect(address).await.unwrap();
-        let (_io, peer) = listener.accept().await;
-        assert_eq!(peer, third.local_addr().unwrap());
+        let io = listener.accept().await;
+        assert_eq!(io.connection().peer(), third.local_addr().unwrap());
     }
 }

@@ -2,9 +2,10 @@
 //! knowing how many bytes of events a peer has not been sent yet, ending a peer that takes none,
 //! and closing what carries a session in a way after which stock clients reconnect by themselves.
 //!
-//! Owns: TCP connections ([`Listener`], [`MonitoredIo`], [`Connection`]), the account of each
-//! Engine.IO session ([`Outbound`]), and the tower layer that binds the one to the other
-//! ([`TransportLayer`]). A session is opened by a handshake without `sid`, is carried by polling
+//! Owns: TCP connections ([`Listener`], [`MonitoredIo`], [`Connection`]) and HTTP on them
+//! ([`serve`]), the account of each Engine.IO session ([`Outbound`]), and the tower layer that binds
+//! the one to the other ([`TransportLayer`]); and how many of each there may be ([`Slots`],
+//! [`Addresses`]). A session is opened by a handshake without `sid`, is carried by polling
 //! requests or by one WebSocket, and has one account from its handshake to its end.
 //!
 //! Must not know: dialects, events beyond the two bytes `42` that start an event packet, users,
@@ -15,6 +16,7 @@
 //! that a CONNECT is given, for <https://socket.io/docs/v4/connection-state-recovery>, is an opaque
 //! word here, kept in the account.
 
+mod addresses;
 mod amend;
 mod connection;
 mod eio3;
@@ -22,17 +24,24 @@ mod frames;
 mod io;
 mod layer;
 mod listener;
+mod options;
 mod outbound;
 mod polling;
 mod request;
 #[doc(hidden)]
 pub mod seam;
+mod serve;
 mod sessions;
+mod slots;
 mod upgrade;
 
+pub use addresses::{AddressSlot, Addresses, Crowded};
 pub use amend::connect_error;
 pub use connection::Connection;
 pub use io::MonitoredIo;
 pub use layer::{TransportLayer, TransportService};
 pub use listener::{ConnectionCounts, Listener, ListenerOptions};
+pub use options::TransportOptions;
 pub use outbound::{Closed, Outbound, Transport};
+pub use serve::{HttpOptions, serve};
+pub use slots::{Slot, Slots};

@@ -7,14 +7,19 @@
 
 use std::fmt;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use super::addresses::AddressSlot;
 use super::connection::{Connection, WeakConnection};
 use super::polling::Protocol;
 use super::sessions::InFlight;
+use super::slots::Slot;
+use crate::telemetry::metrics::{self, Limit};
 
 /// The longest pid that is taken.
 const PID_BYTES_MAX: usize = 64;
@@ -48,6 +53,19 @@ pub struct Outbound {
     pid: Mutex<Option<Pid>>,
     is_v3: bool,
     pub(super) in_flight: InFlight,
+    /// Until the session is admitted somewhere.
+    handshake: Mutex<Option<Box<Handshake>>>,
+    connects: AtomicU32,
+    admissions: AtomicU32,
+    /// Its place among those of its client's address, where a proxy said which that is.
+    _address: Option<Box<AddressSlot>>,
+}
+
+/// A session that is nobody's yet.
+struct Handshake {
+    _slot: Slot,
+    /// When socketioxide gives it up.
+    ends_at: Instant,
 }
 
 #[derive(Default)]
@@ -65,14 +83,41 @@ struct Pid {
 }
 
 impl Outbound {
-    /// Of a session that is opened in this protocol.
-    pub(super) fn speaking(protocol: Protocol) -> Self {
-        Self { is_v3: protocol == Protocol::V3, ..Self::default() }
-    }
-
     /// Whether its client speaks Engine.IO 3, and so Socket.IO's protocol 4.
     pub(super) fn is_v3(&self) -> bool {
         self.is_v3
+    }
+
+    /// The account of a session that has just been opened; socketioxide ends it unless it is
+    /// admitted `within` that time. It holds `slot` until then, and `address` until its end.
+    pub(super) fn open(
+        protocol: Protocol,
+        slot: Slot,
+        within: Duration,
+        address: Option<AddressSlot>,
+    ) -> Self {
+        let handshake = Handshake { _slot: slot, ends_at: Instant::now() + within };
+        let mut outbound = Self::default();
+        outbound.is_v3 = protocol == Protocol::V3;
+        outbound.handshake = Mutex::new(Some(Box::new(handshake)));
+        outbound._address = address.map(Box::new);
+        outbound
+    }
+
+    /// The session is somebody's from now on: its handshake is over.
+    pub fn admitted(&self) {
+        self.handshake.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.admissions.fetch_add(1, SeqCst);
+    }
+
+    /// The session asks to be admitted. How often it has.
+    pub fn connects(&self) -> u32 {
+        self.connects.fetch_add(1, SeqCst).saturating_add(1)
+    }
+
+    /// How often the session was admitted.
+    pub fn admissions(&self) -> u32 {
+        self.admissions.load(SeqCst)
     }
 
     /// Lets every CONNECT of `namespace` (`/chat`; `/` is the root's) that goes out from now on carry
@@ -189,10 +234,21 @@ impl Outbound {
         }
     }
 
-    /// The WebSocket that carried the session is gone, and with it, in socketioxide, the session.
+    /// The WebSocket that carried the session is gone, or its client said by polling that it goes;
+    /// and with it, in socketioxide, the session.
     pub(super) fn carrier_ended(&self) {
-        self.closed.store(true, SeqCst);
+        if !self.closed.swap(true, SeqCst) {
+            self.count_late();
+        }
         self.notify();
+    }
+
+    /// Counts the end of a session that was nobody's for too long.
+    fn count_late(&self) {
+        let handshake = self.handshake.lock().unwrap_or_else(PoisonError::into_inner);
+        if handshake.as_ref().is_some_and(|handshake| handshake.ends_at <= Instant::now()) {
+            metrics::limited(Limit::ConnectTimeout).increment(1);
+        }
     }
 
     fn carrier(&self) -> MutexGuard<'_, Carrier> {
@@ -250,6 +306,15 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Drop for Outbound {
+    fn drop(&mut self) {
+        // socketioxide keeps one until its time is up, also one whose client has gone before.
+        if !self.is_closed() {
+            self.count_late();
+        }
     }
 }
 

@@ -63,6 +63,14 @@ impl Protocol {
         }
     }
 
+    /// Whether a client's batch ends with the packet that closes the session.
+    pub(super) fn closes(self, batch: &[u8]) -> bool {
+        match self {
+            Self::V3 => batch.ends_with(b"1:1"),
+            Self::V4 => batch.rsplit(|byte| *byte == SEPARATOR).next() == Some(b"1"),
+        }
+    }
+
     /// A batch of one packet, which closes the session.
     pub(super) fn close_batch(self) -> &'static str {
         match self {
@@ -187,6 +195,14 @@ mod tests {
             assert_eq!(protocol.packets(batch.as_bytes()), packets);
             assert_eq!(protocol.batch(&packets.map(Cow::Borrowed)), batch.as_bytes());
         }
+    }
+
+    #[test]
+    fn a_batch_that_closes_is_known() {
+        for (closes, batch) in [(true, "1"), (true, "42[]\x1e1"), (false, "3"), (false, "1\x1e3")] {
+            assert_eq!(Protocol::V4.closes(batch.as_bytes()), closes, "{batch}");
+        }
+        assert!(Protocol::V3.closes(b"1:31:1") && !Protocol::V3.closes(b"1:3"));
     }
 
     #[test]

@@ -51,14 +51,13 @@ pub(super) struct InFlight {
 /// Counted until it is dropped.
 pub(super) struct Running(Arc<Outbound>, fn(&InFlight) -> &AtomicU8);
 
-/// A second poll is let through, for socketioxide ends a session that polls twice at a time.
-const POLLS_MAX: u8 = 2;
 const POSTS_MAX: u8 = 1;
 
 impl Running {
-    /// `None` where too many polls of the session run.
-    pub(super) fn poll(outbound: &Arc<Outbound>) -> Option<Self> {
-        Self::start(outbound, |in_flight| &in_flight.polls, POLLS_MAX)
+    /// `None` where `max` polls of the session run. With more than one a second is let through,
+    /// upon which socketioxide ends the session.
+    pub(super) fn poll(outbound: &Arc<Outbound>, max: u8) -> Option<Self> {
+        Self::start(outbound, |in_flight| &in_flight.polls, max)
     }
 
     /// `None` where another post of the session runs.
@@ -107,8 +106,9 @@ mod tests {
         let post = Running::post(&outbound);
         assert!(post.is_some());
         assert!(Running::post(&outbound).is_none());
-        let _polls = [Running::poll(&outbound).unwrap(), Running::poll(&outbound).unwrap()];
-        assert!(Running::poll(&outbound).is_none());
+        let _polls = [Running::poll(&outbound, 2).unwrap(), Running::poll(&outbound, 2).unwrap()];
+        assert!(Running::poll(&outbound, 2).is_none());
+        assert!(Running::poll(&outbound, 3).is_some());
         drop(post);
         assert!(Running::post(&outbound).is_some());
     }

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 use socketioxide::ProtocolVersion;
@@ -12,13 +11,13 @@ use tokio::time::Instant;
 use super::line::Line;
 use super::outlet::Client;
 use super::recovery::{self, Outcome, Returned};
-use super::{CLOSED_WITHIN, Edge, NAMESPACE, socket};
+use super::{CLOSED_WITHIN, CONNECTS_MAX, Edge, NAMESPACE, socket};
 use crate::auth::{Claims, Refused, find_token};
 use crate::chat::{Attendance, Caller, Owed};
 use crate::dialect::DialectIndex;
 use crate::domain::ErrorCode;
-use crate::net::{Outbound, connect_error};
-use crate::telemetry::metrics;
+use crate::net::{Outbound, Slot, connect_error};
+use crate::telemetry::metrics::{self, Limit};
 
 /// Why a socket is not let in; its text is the client's `err.message`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -90,12 +89,22 @@ pub(super) enum Coming {
     Back(Returned, Vec<Owed>),
 }
 
+/// Who is let in.
+struct Admitted {
+    /// `None` where it may say so later.
+    known: Option<Known>,
+    dialect: Option<DialectIndex>,
+    /// Its place among the node's connections.
+    slot: Slot,
+}
+
 /// What a handshake says.
 struct Handshake {
     /// Who; `None` where it may say so later.
     claims: Option<Claims>,
     /// What is to be spoken, where that is settled.
     dialect: Option<DialectIndex>,
+    slot: Slot,
 }
 
 /// Lets a socket in: knows its user and dialect, as far as the handshake tells, and hears its
@@ -111,12 +120,19 @@ pub(super) async fn admit(
         .get::<Arc<Outbound>>()
         .cloned()
         .expect("the transport layer stands before socketioxide and gives every session one");
-    match attend(edge, socket, auth.as_ref()).await {
-        Ok((known, dialect)) => {
+    let attended = if outbound.connects() > CONNECTS_MAX {
+        metrics::limited(Limit::Connects).increment(1);
+        Err(NotAdmitted::Unavailable)
+    } else {
+        attend(edge, socket, auth.as_ref()).await
+    };
+    match attended {
+        Ok(Admitted { known, dialect, slot }) => {
+            outbound.admitted();
             let client = known.as_ref().and_then(|known| known.client.as_ref());
             // An empty one where there is none: the session may have had another socket before.
             outbound.set_pid(NAMESPACE, client.map_or("", |client| &client.pid));
-            socket::seat(socket, Line::new(edge.clone(), outbound, dialect), known);
+            socket::seat(socket, Line::new(edge.clone(), outbound, dialect), known, slot);
             Ok(())
         }
         Err(refused) => {
@@ -135,9 +151,9 @@ async fn attend(
     edge: &Edge,
     socket: &SocketRef,
     auth: Option<&Value>,
-) -> Result<(Option<Known>, Option<DialectIndex>), NotAdmitted> {
-    let Handshake { claims, dialect } = decide(edge, socket, auth).await?;
-    let Some(claims) = claims else { return Ok((None, dialect)) };
+) -> Result<Admitted, NotAdmitted> {
+    let Handshake { claims, dialect, slot } = decide(edge, socket, auth).await?;
+    let Some(claims) = claims else { return Ok(Admitted { known: None, dialect, slot }) };
     let holds_for = edge.options.expires_after.map(|leeway| claims.holds_for(leeway));
     let expires_at = holds_for.map(|holds_for| Instant::now() + holds_for);
     let caller = Caller { user: claims.user, name: claims.name };
@@ -147,7 +163,7 @@ async fn attend(
         let attendance = admitted(edge, &caller, None).await?;
         let (client, coming) = (None, Coming::New);
         let known = Known { caller, attendance, client, coming, expires_at };
-        return Ok((Some(known), dialect));
+        return Ok(Admitted { known: Some(known), dialect, slot });
     }
     let shown = Returned::read(edge, auth, &caller.user, dialect);
     let connection = recovery::new_connection();
@@ -166,7 +182,8 @@ async fn attend(
         Coming::New | Coming::Anew => (dialect, recovery::new_pid(&caller.user)),
     };
     let client = Some(Client { pid, connection });
-    Ok((Some(Known { caller, attendance, client, coming, expires_at }), dialect))
+    let known = Some(Known { caller, attendance, client, coming, expires_at });
+    Ok(Admitted { known, dialect, slot })
 }
 
 /// Counts the connection. Who comes back may be counted still with the older one, whose node may
@@ -225,23 +242,24 @@ async fn decide(
     let parts = socket.req_parts();
     let token = find_token(auth, parts);
     let named = dialect(edge, socket, auth);
-    let handshake = match edge.options.tokenless_dialect {
+    let (claims, dialect) = match edge.options.tokenless_dialect {
         Some(own) if token.is_none() && named.is_ok_and(|named| named.is_none_or(|n| n == own)) => {
-            Handshake { claims: None, dialect: Some(own) }
+            (None, Some(own))
         }
         _ => {
             let claims = edge.verifier.verify_found(token.as_deref()).await?.normal()?;
             if names_another(auth, &claims) {
                 return Err(Refused::Invalid.into());
             }
-            Handshake { claims: Some(claims), dialect: named? }
+            (Some(claims), named?)
         }
     };
-    let max = edge.options.connections_max;
-    if max > 0 && edge.options.open.load(Ordering::Relaxed) >= max {
+    // Held from now on, so that of many who come at once no more get in than there are places.
+    let Some(slot) = edge.options.slots.take() else {
+        metrics::limited(Limit::Connections).increment(1);
         return Err(NotAdmitted::TooMany);
-    }
-    Ok(handshake)
+    };
+    Ok(Handshake { claims, dialect, slot })
 }
 
 /// Whether `auth.userId` is somebody else.

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use super::flood::Flood;
 use crate::dialect::Ids;
 use crate::domain::{Error, ErrorCode};
+use crate::telemetry::metrics::{self, Limit};
 
 /// What a client is told to wait whose events are not carried out as fast as they come.
 const QUEUE_FULL_WAIT: Duration = Duration::from_secs(1);
@@ -30,14 +31,17 @@ impl<A: Adapter> Packet<A> {
     /// The event's name, and its arguments as JSON text.
     pub(super) fn read(&self) -> Result<(String, Result<Vec<&RawValue>, Error>), Error> {
         let malformed = || Error::invalid("the event is not a JSON array with a name");
-        let Value::Str(text, attachments) = &self.value else { return Err(malformed()) };
+        let Value::Str(text, _) = &self.value else { return Err(malformed()) };
         let mut args: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| malformed())?;
         if args.is_empty() {
             return Err(malformed());
         }
         let name = serde_json::from_str(args.remove(0).get()).map_err(|_| malformed())?;
-        let binary = attachments.as_ref().is_some_and(|attachments| !attachments.is_empty());
-        Ok((name, if binary { Err(binary_refused()) } else { Ok(args) }))
+        Ok((name, if self.has_attachments() { Err(binary_refused()) } else { Ok(args) }))
+    }
+
+    fn has_attachments(&self) -> bool {
+        matches!(&self.value, Value::Str(_, Some(attachments)) if !attachments.is_empty())
     }
 
     /// The ids that it names.
@@ -83,16 +87,22 @@ where
         let ack =
             ack_id.and_then(|_| AckSender::from_message_parts(&socket, &mut value, &ack_id).ok());
         let packet = Packet { value, ack };
+        if packet.has_attachments() {
+            metrics::limited(Limit::Binaries).increment(1);
+        }
         let taken = self.flood.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
         let refused = match taken {
-            Err(wait) => Some((packet, wait)),
+            Err(wait) => Some((packet, wait, Limit::Events)),
             Ok(()) => match self.queue.try_send(packet) {
-                Err(mpsc::error::TrySendError::Full(packet)) => Some((packet, QUEUE_FULL_WAIT)),
+                Err(mpsc::error::TrySendError::Full(packet)) => {
+                    Some((packet, QUEUE_FULL_WAIT, Limit::Commands))
+                }
                 // Closed: the socket is gone, and so is whoever waits for an answer.
                 Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => None,
             },
         };
-        if let Some((packet, wait)) = refused {
+        if let Some((packet, wait, limit)) = refused {
+            metrics::limited(limit).increment(1);
             let error =
                 Error::new(ErrorCode::RateLimit, "Too many events at once").retry_after(wait);
             (self.refuse)(&socket, packet, error);

@@ -1,7 +1,7 @@
 //! Where a socket waits that came without a token: it is nobody until it says who it is.
 
 use socketioxide::adapter::LocalAdapter;
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 
 use super::handshake::{Coming, Known};
 use super::inbox::Packet;
@@ -9,6 +9,7 @@ use super::line::Ack;
 use super::place::Place;
 use crate::chat::Caller;
 use crate::domain::{Command, Error, ErrorCode};
+use crate::telemetry::metrics::{self, Limit};
 
 /// The event by which a socket says who it is.
 const IDENTIFY: &str = "chat:auth";
@@ -19,13 +20,14 @@ pub(super) struct Named {
     pub ack: Ack,
 }
 
-/// Hears a socket until it has said who it is; everything else it says is refused. `None`: it has
-/// gone or was sent away.
+/// Hears a socket until it has said who it is, which may take so long as coming here may;
+/// everything else it says is refused. `None`: it has gone or was sent away.
 ///
 /// # Cancel safety
 /// Dropped, the event that is being carried out is not answered; its user does not count.
 pub(super) async fn wait(place: &mut Place) -> Option<Named> {
     let edge = place.line.edge.clone();
+    let ends_at = Instant::now() + edge.options.connect_timeout;
     loop {
         let has_room = place.line.has_room();
         tokio::select! {
@@ -34,11 +36,11 @@ pub(super) async fn wait(place: &mut Place) -> Option<Named> {
             () = edge.draining.cancelled(), if place.closes_at.is_none() => {
                 place.say_goodbye();
             }
-            () = sleep_until(place.closes_at.unwrap_or(place.ends_at)) => {
-                match place.closes_at {
-                    Some(_) => place.line.outbound.close_transport(),
-                    None => place.time_out().await,
+            () = sleep_until(place.closes_at.unwrap_or(ends_at)) => {
+                if place.closes_at.is_none() {
+                    metrics::limited(Limit::ConnectTimeout).increment(1);
                 }
+                place.line.outbound.close_transport();
                 return None;
             }
             () = place.line.room(), if !has_room => {}

@@ -23,7 +23,7 @@ mod root;
 mod socket;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -39,6 +39,7 @@ use crate::chat::Chat;
 use crate::dialect::{DialectIndex, Dialects};
 use crate::domain::NodeId;
 use crate::lifecycle::Tasks;
+use crate::net::Slots;
 use crate::telemetry::metrics::EventCounters;
 
 /// The one namespace.
@@ -49,14 +50,13 @@ pub const PATH: &str = "/socket.io";
 /// The most packets in a socket's queue; [`SocketOptions::outbound_max`] is met long before. A
 /// small queue that is full during an upgrade stalls it for ten seconds.
 const PACKETS_MAX: usize = 4096;
-/// The most binary attachments an event may announce; no event of ours has any.
-const BINARIES_MAX: usize = 4;
+/// How often one connection may ask to be let into the namespace: stock clients ask once, and each
+/// time costs a token's verification and what it takes to count a user's connections.
+const CONNECTS_MAX: u32 = 100;
 /// How long a socket may take to close once it was told to.
 const CLOSED_WITHIN: Duration = Duration::from_secs(1);
-/// How long a client may take from the handshake to CONNECT.
-const CONNECT_WITHIN: Duration = Duration::from_secs(20);
 
-/// How sockets behave. All bounds are per socket, but for `connections_max`.
+/// How sockets behave. All bounds are per socket, but for `slots`.
 #[derive(Debug, Clone)]
 pub struct SocketOptions {
     /// This node.
@@ -87,10 +87,13 @@ pub struct SocketOptions {
     pub age_max: Duration,
     /// How long after its token's end a connection is closed for good; `None`: not for that.
     pub expires_after: Option<Duration>,
-    /// The most connections on this node, SSE streams among them; 0: no limit.
-    pub connections_max: usize,
-    /// How many there are.
-    pub open: Arc<AtomicUsize>,
+    /// How long a client may take from the handshake to its place in the namespace, and there to
+    /// say who it is.
+    pub connect_timeout: Duration,
+    /// The most binary attachments an event may announce; no event of ours has any.
+    pub binaries_max: usize,
+    /// The connections of this node, SSE streams among them.
+    pub slots: Arc<Slots>,
     /// Over what time sockets are closed when the node drains.
     pub drain_spread: Duration,
 }
@@ -127,7 +130,7 @@ impl SocketEdge {
             .req_path(PATH)
             .ping_interval(options.ping_interval)
             .ping_timeout(options.ping_timeout)
-            .connect_timeout(CONNECT_WITHIN)
+            .connect_timeout(options.connect_timeout)
             .max_buffer_size(PACKETS_MAX)
             .max_payload(options.payload_max as u64)
             .ws_max_message_size(options.payload_max)
@@ -136,7 +139,7 @@ impl SocketEdge {
             .with_parser(
                 socketioxide::ParserConfig::common()
                     .max_incoming_binary_buf_size(options.payload_max)
-                    .max_incoming_binaries(BINARIES_MAX),
+                    .max_incoming_binaries(options.binaries_max),
             )
             .build_layer();
         let tasks = Tasks::new();

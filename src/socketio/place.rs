@@ -15,7 +15,7 @@ use super::inbox::Packet;
 use super::line::Line;
 use crate::dialect::Frame;
 use crate::net::Transport;
-use crate::telemetry::metrics;
+use crate::telemetry::metrics::{self, Limit};
 
 /// What a socket counts as that has not settled on a dialect.
 const UNSETTLED: &str = "unsettled";
@@ -85,6 +85,7 @@ impl Place {
     /// Says that the connection has reached its age, and closes it, at the latest after
     /// [`CLOSED_WITHIN`]: what is still queued then is lost.
     pub(super) async fn time_out(&self) {
+        metrics::limited(Limit::Age).increment(1);
         if let Some(frame) = self.line.dialect().timeout() {
             self.send(&frame);
             let _ = timeout(CLOSED_WITHIN, self.line.outbound.drained(0)).await;

@@ -9,7 +9,7 @@ use socketioxide::extract::SocketRef;
 use socketioxide::handler::ConnectHandler;
 use socketioxide::{ProtocolVersion, SocketIo};
 
-use super::{CONNECT_WITHIN, Edge, NAMESPACE};
+use super::{Edge, NAMESPACE};
 use crate::net::Outbound;
 
 /// What clients of today are told, to whom there is no such namespace.
@@ -31,11 +31,12 @@ fn wait(edge: &Arc<Edge>, socket: &SocketRef, io: SocketIo) {
         return;
     };
     let (draining, id) = (edge.draining.clone(), socket.id);
+    let within = edge.options.connect_timeout;
     edge.tasks.spawn(async move {
         tokio::select! {
             () = outbound.closed() => return,
             () = draining.cancelled() => {}
-            () = tokio::time::sleep(CONNECT_WITHIN) => {}
+            () = tokio::time::sleep(within) => {}
         }
         let is_there = io.of(NAMESPACE).is_some_and(|chat| chat.get_socket(id).is_some());
         if !is_there {

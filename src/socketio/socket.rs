@@ -1,6 +1,5 @@
 //! One socket: its place on the node, and the task that carries out its commands in order.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use socketioxide::adapter::LocalAdapter;
 use socketioxide::extract::SocketRef;
 use socketioxide::socket::{DisconnectReason, Socket};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::flood::Flood;
@@ -26,7 +25,8 @@ use crate::chat::{Caller, Owed, Visit, Wants};
 use crate::dialect::{Dialect, Dialects, Greeting, Ids};
 use crate::domain::{Command, Error, ErrorCode, Reply, SessionId, Timestamp};
 use crate::hub::Reader;
-use crate::telemetry::metrics::{connects, disconnects};
+use crate::net::Slot;
+use crate::telemetry::metrics::{self, Limit, connects, disconnects};
 
 /// How long a socket waits before it tries again to go on where it cannot.
 const OWED_AGAIN: Duration = Duration::from_secs(1);
@@ -42,11 +42,12 @@ struct Prepared {
     line: Line,
     commands: mpsc::Receiver<Packet<LocalAdapter>>,
     closed: CancellationToken,
+    slot: Slot,
 }
 
 /// Prepares a socket's place; `known` is who it is, where its handshake told. From now on its
-/// events are queued; nothing can be sent to it yet.
-pub(super) fn seat(socket: &SocketRef, line: Line, known: Option<Known>) {
+/// events are queued; nothing can be sent to it yet. It holds `slot` until it has gone.
+pub(super) fn seat(socket: &SocketRef, line: Line, known: Option<Known>, slot: Slot) {
     let options = &line.edge.options;
     let (queue, commands) = mpsc::channel(options.command_queue);
     let flood = Mutex::new(Flood::new(options.events_max));
@@ -64,13 +65,33 @@ pub(super) fn seat(socket: &SocketRef, line: Line, known: Option<Known>) {
 
     let closed = CancellationToken::new();
     let gone = closed.clone();
+    let (own, admission) = (line.clone(), line.outbound.admissions());
     socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {
         disconnects(NAMESPACE, reason_label(reason)).increment(1);
         gone.cancel();
+        if reason == DisconnectReason::ClientNSDisconnect {
+            expect_back(&own, admission);
+        }
         socket.extensions.remove::<Seat>();
     });
-    let prepared = Prepared { known, line, commands, closed };
+    let prepared = Prepared { known, line, commands, closed, slot };
     socket.extensions.insert(Seat(Arc::new(Mutex::new(Some(prepared)))));
+}
+
+/// A client has left, and its connection is open still: it has to come back, or to go, in the time
+/// that a new one has to come here. Else it would hold a connection that nobody counts.
+fn expect_back(line: &Line, admission: u32) {
+    let (edge, outbound) = (line.edge.clone(), Arc::downgrade(&line.outbound));
+    line.edge.tasks.spawn(async move {
+        let wait = sleep(edge.options.connect_timeout);
+        if edge.draining.run_until_cancelled(wait).await.is_some()
+            && let Some(outbound) = outbound.upgrade()
+            && outbound.admissions() == admission
+        {
+            metrics::limited(Limit::ConnectTimeout).increment(1);
+            outbound.close_transport();
+        }
+    });
 }
 
 /// CONNECT is on its way: greets the socket and starts its task.
@@ -79,13 +100,12 @@ pub(super) fn connected(edge: &Arc<Edge>, socket: &SocketRef) {
     let prepared = seat.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(prepared) = prepared else { return };
     connects(NAMESPACE).increment(1);
-    let Prepared { known, line, commands, closed } = prepared;
+    let Prepared { known, line, commands, closed, slot } = prepared;
     let stop = edge.tasks.stopping().clone();
-    let (own, socket) = (edge.clone(), socket.clone());
+    let socket = socket.clone();
     edge.tasks.spawn(async move {
-        own.options.open.fetch_add(1, Ordering::Relaxed);
         serve(Place::new(socket, line, commands, closed), known, &stop).await;
-        own.options.open.fetch_sub(1, Ordering::Relaxed);
+        drop(slot);
     });
 }
 
@@ -246,7 +266,10 @@ impl Session {
                     if self.expires_at.is_some() => return self.expire(),
                 () = self.outlet.drained() => self.resume(),
                 session = self.outlet.revoked() => self.revoke(session).await,
-                session = self.outlet.behind.next() => self.go_on_from_store(session).await,
+                session = self.outlet.behind.next() => {
+                    metrics::limited(Limit::Log).increment(1);
+                    self.go_on_from_store(session).await;
+                }
                 () = sleep_until(self.again_at), if self.is_owed() => {
                     closed.run_until_cancelled(self.go_on()).await;
                 }

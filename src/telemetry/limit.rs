@@ -28,6 +28,8 @@ pub enum Limit {
     Binaries,
     /// `CONNECT_TIMEOUT`.
     ConnectTimeout,
+    /// How often one connection may ask for its place in `/chat`.
+    Connects,
     /// `POLLS_MAX`.
     Polls,
     /// `SOCKET_EVENTS_MAX`.
@@ -76,6 +78,7 @@ impl Limit {
             Self::Payload => "payload",
             Self::Binaries => "binaries",
             Self::ConnectTimeout => "connect_timeout",
+            Self::Connects => "connects",
             Self::Polls => "polls",
             Self::Events => "events",
             Self::Commands => "commands",

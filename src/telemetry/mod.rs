@@ -10,4 +10,5 @@ mod process;
 mod rate;
 
 pub use logging::{Format, LoggingError, init_logging};
+pub use process::open_files_max;
 pub use rate::TokenMeter;

@@ -44,6 +44,12 @@ pub(super) fn render() -> String {
     text
 }
 
+/// The most files that the process may have open, where that is known and limited.
+pub fn open_files_max() -> Option<u64> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    field(&limits, "Max open files").map(|max| max as u64)
+}
+
 /// The fields of `/proc/self/stat` after the program's name, which may hold anything; proc(5)
 /// counts the first of them as the third.
 fn stat_field(stat: &str, number: usize) -> Option<f64> {

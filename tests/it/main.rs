@@ -7,6 +7,7 @@ mod chat;
 mod cli;
 mod hub;
 mod layers;
+mod limits_document;
 mod net;
 mod outbox;
 mod providers;

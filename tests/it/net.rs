@@ -2,6 +2,7 @@
 //! clients that speak the wire format by hand.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod limits;
 mod wire;
 
 use std::sync::atomic::Ordering;

@@ -1,8 +1,11 @@
 //! Users' devices, across the nodes. Each node states how many devices of a user it has; its
 //! statements are numbered, and the last one holds.
 
+use std::sync::Arc;
+
 use futures::future::join;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use tokio::sync::Mutex;
 
 use super::super::{AdapterError, Connected};
 use super::log::{ms, number};
@@ -20,6 +23,11 @@ const SEEN_KEPT_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 pub(super) struct Devices {
     /// How many this node has.
     count: u32,
+    /// How many of them wait for their turn to be stated.
+    waiting: u32,
+    /// Devices that come are stated one after the other. Stated together, those that will be
+    /// refused would take room from those that come to another node at the same time.
+    turn: Arc<Mutex<()>>,
     /// Whether one of them counted, and the user is not settled since.
     counted: bool,
     /// Whether Redis could not be told that the user is to be settled.
@@ -51,7 +59,8 @@ impl State {
         }
         devices.stated = number;
         self.stated = number;
-        Some(Statement { label, count: devices.count, number })
+        let count = devices.count.saturating_sub(devices.waiting);
+        Some(Statement { label, count, number })
     }
 }
 
@@ -60,16 +69,24 @@ pub(super) async fn connect(
     user: &UserId,
     max: u32,
 ) -> Result<Connected, AdapterError> {
-    let more = |devices: &mut Devices| {
-        devices.count += 1;
-        devices.settling = false;
-        true
-    };
-    let (new, statement) = {
+    let (new, turn) = {
         let mut state = shared.state();
         let new = !state.devices.contains_key(user);
+        let devices = state.devices.entry(user.clone()).or_default();
+        // From now on, since whoever gives up waiting takes back that it was there.
+        devices.count += 1;
+        devices.waiting += 1;
+        devices.settling = false;
+        (new, devices.turn.clone())
+    };
+    let waiting = Waiting { shared, user };
+    let _turn = turn.lock().await;
+    drop(waiting);
+    let statement = {
+        let mut state = shared.state();
         state.devices.entry(user.clone()).or_default();
-        (new, state.restate(shared.node, user, more).expect("it is known since the line above"))
+        let statement = state.restate(shared.node, user, |_| true);
+        statement.expect("it is known since the line above")
     };
     let holding = async {
         if new {
@@ -86,6 +103,20 @@ pub(super) async fn connect(
         devices.counted = true;
     }
     Ok(Connected::Yes { first: answer? == 1 })
+}
+
+/// A device that waits for its turn.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    user: &'a UserId,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(devices) = self.shared.state().devices.get_mut(self.user) {
+            devices.waiting = devices.waiting.saturating_sub(1);
+        }
+    }
 }
 
 /// Takes back that one more device was there.

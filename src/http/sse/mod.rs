@@ -9,10 +9,10 @@ mod reader;
 mod stream;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::json;
@@ -27,6 +27,8 @@ use crate::dialect::DialectIndex;
 use crate::domain::{Error, ErrorCode};
 use crate::hub::ReaderId;
 use crate::lifecycle::Tasks;
+use crate::net::{AddressSlot, Addresses, Connection, Slot, Slots};
+use crate::telemetry::metrics::{self, Limit};
 
 const TAG: &str = "SSE";
 /// How long a stream may take to end once it was told to.
@@ -47,10 +49,10 @@ pub struct SseOptions {
     pub age_max: Duration,
     /// How long after the end of its normal token a stream is ended; `None`: not for that.
     pub expires_after: Option<Duration>,
-    /// The most connections on this node, sockets among them; 0: no limit.
-    pub connections_max: usize,
-    /// How many there are.
-    pub open: Arc<AtomicUsize>,
+    /// The connections of this node, sockets among them.
+    pub slots: Arc<Slots>,
+    /// What addresses behind proxies have.
+    pub addresses: Arc<Addresses>,
     /// Over what time streams are ended when the node drains.
     pub drain_spread: Duration,
 }
@@ -98,44 +100,43 @@ impl Shared {
         ReaderId(self.readers.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// A place among the connections of whoever is behind a proxy.
+    ///
+    /// # Errors
+    /// `OVERLOADED` where there is none.
+    fn address(
+        &self,
+        peer: &Connection,
+        headers: &HeaderMap,
+    ) -> Result<Option<AddressSlot>, Error> {
+        let refused = |_| {
+            metrics::limited(Limit::AddressConnections).increment(1);
+            overloaded("Too many connections")
+        };
+        self.options.addresses.open(peer.peer(), headers).map_err(refused)
+    }
+
     /// A place among the node's connections.
     ///
     /// # Errors
     /// `OVERLOADED` where there is none.
-    fn place(&self) -> Result<Place, Error> {
+    fn slot(&self) -> Result<Slot, Error> {
         if self.draining.is_cancelled() {
             return Err(shutting_down());
         }
-        let place = Place::take(&self.options.open);
-        let max = self.options.connections_max;
-        if max > 0 && place.others >= max {
-            let message = "This node has as many connections as it takes";
-            return Err(Error::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER));
-        }
-        Ok(place)
-    }
-}
-
-/// One of the node's connections until this is dropped.
-struct Place {
-    open: Arc<AtomicUsize>,
-    others: usize,
-}
-
-impl Place {
-    fn take(open: &Arc<AtomicUsize>) -> Self {
-        Self { open: open.clone(), others: open.fetch_add(1, Ordering::Relaxed) }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.options.slots.take().ok_or_else(|| {
+            metrics::limited(Limit::Connections).increment(1);
+            overloaded("This node has as many connections as it takes")
+        })
     }
 }
 
 fn shutting_down() -> Error {
-    Error::new(ErrorCode::Overloaded, "This node is shutting down").retry_after(RETRY_AFTER)
+    overloaded("This node is shutting down")
+}
+
+fn overloaded(message: &str) -> Error {
+    Error::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER)
 }
 
 /// Adds the routes.

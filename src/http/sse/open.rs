@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderName, Uri, header};
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 
-use super::stream::{self, Wanted};
+use super::stream::{self, Place, Wanted};
 use crate::auth::{Opening, TokenKind, find_token};
 use crate::chat::Caller;
 use crate::domain::{Cursor, Error, InvalidCursor, SessionId};
@@ -42,6 +42,10 @@ async fn open(
     head: Parts,
     named: Option<String>,
 ) -> Result<Response, HttpError> {
+    let connection = head.extensions.get::<ConnectInfo<Connection>>().map(|info| info.0.clone());
+    // Before anything is done for it.
+    let peer = connection.as_ref();
+    let address = peer.map(|peer| state.sse.shared.address(peer, &head.headers)).transpose()?;
     let session = named.as_deref().map(SessionId::new).transpose();
     let after = last_event_id(&head.headers, &head.uri);
     let resumes = matches!(after, Ok(Some(_)));
@@ -57,11 +61,10 @@ async fn open(
     let session = session.map_err(|_| about(Error::not_found("session")))?.ok_or_else(missing)?;
     let broken = |_| Error::invalid("Last-Event-ID is no id of an event");
     let after = after.map_err(broken)?;
-    let place = state.sse.shared.place()?;
+    let place = Place { _slot: state.sse.shared.slot()?, _address: address.flatten() };
     let ends = state.sse.shared.options.expires_after.filter(|_| claims.kind == TokenKind::Normal);
     let expires_at = ends.map(|leeway| Instant::now() + claims.holds_for(leeway));
     let caller = Caller { user: claims.user, name: claims.name };
-    let connection = head.extensions.get::<ConnectInfo<Connection>>().map(|info| info.0.clone());
     let wanted = Wanted { caller, session, after, place, connection, expires_at };
     let events = stream::open(&state.sse.shared, wanted).await.map_err(about)?;
     let headers = [

@@ -8,14 +8,14 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::Shared;
 use super::reader::{Events, Happening, SseReader};
-use super::{Place, Shared};
 use crate::auth::Refused;
 use crate::chat::{Attendance, Caller, Visit, Wants};
 use crate::dialect::Frame;
 use crate::domain::{Cursor, Error, SessionId};
-use crate::net::Connection;
-use crate::telemetry::metrics;
+use crate::net::{AddressSlot, Connection, Slot};
+use crate::telemetry::metrics::{self, Limit};
 
 /// After how much silence a comment is sent.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
@@ -27,6 +27,12 @@ const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long a stream waits before it tries again to go on from the store.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// What a stream takes of the node until it has ended.
+pub(super) struct Place {
+    pub(super) _slot: Slot,
+    pub(super) _address: Option<AddressSlot>,
+}
 
 /// A stream that somebody may open.
 pub(super) struct Wanted {
@@ -111,7 +117,10 @@ impl Stream<'_> {
                 happening = self.reader.happens() => match happening {
                     Happening::Gone => return,
                     Happening::Disconnected => return self.end(CLOSED_WITHIN).await,
-                    Happening::FellBehind => again_at = self.go_on_from_store().await,
+                    Happening::FellBehind => {
+                        metrics::limited(Limit::Log).increment(1);
+                        again_at = self.go_on_from_store().await;
+                    }
                     Happening::Revoked => {
                         if !chat.stays(&self.visit, &self.session).await {
                             return self.revoke().await;
@@ -127,6 +136,9 @@ impl Stream<'_> {
                     return self.expire().await;
                 }
                 () = sleep_until(end_at) => {
+                    if !leaving {
+                        metrics::limited(Limit::Age).increment(1);
+                    }
                     // With an end to the response, which `EventSource` takes for a lost connection.
                     return self.end(if leaving { CLOSED_WITHIN } else { TAKEN_WITHIN }).await;
                 }

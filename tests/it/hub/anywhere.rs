@@ -203,7 +203,7 @@ fn begins(event: &Event, generation: GenerationId) -> bool {
 
 /// How many messages and ends there were to tell of.
 async fn round(seed: u64, number: usize, dialect: DialectIndex, random: &mut Random) -> usize {
-    let log = if number % 2 == 0 { SHORT } else { 512 };
+    let log = if number.is_multiple_of(2) { SHORT } else { 512 };
     let mut world = World::new(seed, Random(random.0), log, dialect).await;
     for n in 0..30 {
         world.step(n).await;

@@ -12,8 +12,8 @@ use socketioxide::extract::SocketRef;
 use socketioxide::handler::ConnectHandler;
 use tokencast::lifecycle::Tasks;
 use tokencast::net::{
-    Connection, ConnectionCounts, Listener, ListenerOptions, Outbound, TransportLayer,
-    connect_error,
+    ConnectionCounts, HttpOptions, Listener, ListenerOptions, Outbound, TransportLayer,
+    TransportOptions, connect_error, serve,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
@@ -39,7 +39,7 @@ pub struct Server {
     pub counts: Arc<ConnectionCounts>,
     sockets: mpsc::UnboundedReceiver<Client>,
     pub disconnects: Arc<AtomicUsize>,
-    _tasks: Tasks,
+    pub tasks: Tasks,
 }
 
 /// The server's side of one client.
@@ -50,16 +50,28 @@ pub struct Client {
 
 impl Server {
     pub fn start(options: ListenerOptions) -> Self {
+        Self::bounded(options, HttpOptions::default(), TransportOptions::default())
+    }
+
+    pub fn bounded(
+        options: ListenerOptions,
+        http: HttpOptions,
+        transport: TransportOptions,
+    ) -> Self {
         let (connected, sockets) = mpsc::unbounded_channel();
         let disconnects = Arc::new(AtomicUsize::new(0));
-        let (layer, io) =
-            SocketIo::builder().max_buffer_size(4_096).max_payload(100_000).build_layer();
+        let (layer, io) = SocketIo::builder()
+            .max_buffer_size(4_096)
+            .max_payload(100_000)
+            .connect_timeout(transport.connect_timeout)
+            .build_layer();
         let counted = Arc::clone(&disconnects);
         io.ns("/chat", async move |socket: SocketRef| {
             socket.on_disconnect(async move || {
                 counted.fetch_add(1, Ordering::SeqCst);
             });
             let outbound = socket.req_parts().extensions.get::<Arc<Outbound>>().unwrap();
+            outbound.admitted();
             connected
                 .send(Client { outbound: Arc::clone(outbound), socket: socket.clone() })
                 .unwrap();
@@ -78,13 +90,10 @@ impl Server {
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), options).unwrap();
         let address = listener.local_addr().unwrap();
         let counts = listener.counts();
-        let app = Router::new().layer(layer).layer(TransportLayer::new());
+        let app = Router::new().layer(layer).layer(TransportLayer::new(transport));
         let tasks = Tasks::new();
-        tasks.spawn(async move {
-            let served = app.into_make_service_with_connect_info::<Connection>();
-            axum::serve(listener, served).await.unwrap();
-        });
-        Self { address, counts, sockets, disconnects, _tasks: tasks }
+        serve(listener, app, &http, &tasks);
+        Self { address, counts, sockets, disconnects, tasks }
     }
 
     pub async fn connected(&mut self) -> Client {
@@ -235,6 +244,18 @@ impl Polling {
         let address = self.stream.get_ref().peer_addr().unwrap();
         let stream = BufReader::new(TcpStream::connect(address).await.unwrap());
         Self { stream, sid: self.sid.clone() }
+    }
+
+    /// The answer to a handshake that names an address, without more.
+    pub async fn open(address: SocketAddr, forwarded_for: &str) -> (u16, String) {
+        let stream = BufReader::new(TcpStream::connect(address).await.unwrap());
+        let mut polling = Self { stream, sid: String::new() };
+        let request = format!(
+            "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: localhost\r\n\
+             x-forwarded-for: {forwarded_for}\r\n\r\n"
+        );
+        polling.stream.write_all(request.as_bytes()).await.unwrap();
+        polling.receive().await
     }
 
     pub async fn send(&mut self, method: &str, body: &str) {
