@@ -31,10 +31,12 @@ const agents = {
   assistant: { tokensPerSecond: 10, tokens: 400 },
   much: { tokensPerSecond: 2000, tokens: 20_000 },
 };
+/** Connections that an address may have to one node: the honest ones are all on one. */
+const PER_ADDRESS = Math.ceil(CLIENTS / 2 + SESSIONS / 2 + 60);
 // As a deployment has them, but for those that take minutes to be met.
 const env = {
-  MAX_CONNECTIONS_PER_USER: '20', MAX_CONNECTIONS_PER_ADDRESS: String(Math.max(150, CLIENTS)), MAX_HANDSHAKES: '100',
-  SOCKET_EVENTS_MAX: '50', WS_THROTTLE_LIMIT: '10', JOINED_SESSIONS_MAX: '5', SOCKET_STALL_TIMEOUT: '5s',
+  MAX_CONNECTIONS_PER_USER: '20', MAX_CONNECTIONS_PER_ADDRESS: String(PER_ADDRESS), MAX_HANDSHAKES: '30',
+  SOCKET_EVENTS_MAX: '50', WS_THROTTLE_LIMIT: '10', JOINED_SESSIONS_MAX: '5', SOCKET_STALL_TIMEOUT: '3s',
   HEADERS_TIMEOUT: '3s', BODY_TIMEOUT: '3s', CONNECT_TIMEOUT: '3s', MAX_CONCURRENT_STREAMS: '3', MAX_NODE_STREAMS: '1000',
   RATE_LIMITS: 'message:send=60/60s',
 };
@@ -155,7 +157,7 @@ suite('abuse', { nodes: 2, env, agents }, (e2e) => {
       const tokens = Object.fromEntries(subs.map((sub) => [sub, token({ sub })]));
       const theirs = sessionId('theirs');
       await rest(nodes[0], 'flood-0').post(at.sessions, { id: theirs, visibility: 'open' });
-      await abuser.ask('begin', { urls: nodes.map(({ url }) => url), tokens, expired: token({ sub: 'flood-0', ttl: -600 }), session: theirs, scale: SCALE });
+      await abuser.ask('begin', { urls: nodes.map(({ url }) => url), tokens, expired: token({ sub: 'flood-0', ttl: -600 }), session: theirs, scale: SCALE, hoard: 2 * PER_ADDRESS + 50 });
 
       const sent = Object.fromEntries(ids.map((id) => [id, 0]));
       const heard = async () => {

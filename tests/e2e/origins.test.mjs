@@ -208,6 +208,7 @@ suite('origins', { env: { CORS_ORIGIN: APP, ADMIN_SCOPE: 'nobody' } }, (e2e) => 
           }, url),
         ]);
         assert.equal(posted.status(), 403);
+        await page.waitForLoadState(); // what the answer shows, before the tab is led elsewhere
         // The same browser on the server's own origin is let in by the cookie, and nothing was made by the foreign page.
         await page.goto(`${url}/docs`);
         const own = await page.evaluate(async () => (await fetch('/api/chat/sessions')).json());

@@ -103,7 +103,7 @@ fn all_bad_values_are_said_at_once_in_one_line_each() {
             ("PORT", "99999"),
             ("REDIS_URL", "http://:hush@h"),
             ("JWT_SECRET", "hush"),
-            ("EIO3", "true"),
+            ("EIO3", "maybe"),
         ],
     );
     assert_eq!(output.status.code(), Some(2));
@@ -122,11 +122,11 @@ fn all_bad_values_are_said_at_once_in_one_line_each() {
 }
 
 #[test]
-fn what_does_not_exist_is_refused_by_every_task() {
+fn what_is_wrong_is_refused_by_every_task() {
     for task in [&["check"][..], &["serve"], &[], &["token", "--sub", "ada"]] {
-        let output = run(task, &[("JWT_SECRET", KEY), ("EIO3", "true")]);
+        let output = run(task, &[("JWT_SECRET", KEY), ("EIO3", "maybe")]);
         assert_eq!(output.status.code(), Some(2), "{task:?}");
-        let expected = "tokencast: EIO3: Engine.IO 3 does not exist in this version\n";
+        let expected = "tokencast: EIO3: \"maybe\" is wrong, expected true or false\n";
         assert_eq!(err(&output), expected, "{task:?}");
     }
 }

@@ -9,7 +9,8 @@ import { io } from 'socket.io-client';
 
 /** Another address of loopback than the honest clients'. */
 const ADDRESS = '127.0.0.2';
-const TRIES_AT_ONCE = 500;
+/** The most connections that it has beside its stock clients'. */
+const CONNECTIONS_MAX = 2_000;
 
 const tried = {};
 const socketsOpen = new Set();
@@ -24,7 +25,7 @@ const node = () => new URL(pick(plan.urls));
 
 /** A TCP connection that ends by itself after a while, whatever the server does. */
 function dial({ hostname, port }, lifetime = 15_000) {
-  if (socketsOpen.size > TRIES_AT_ONCE) return undefined;
+  if (socketsOpen.size > CONNECTIONS_MAX) return undefined;
   const tcp = connect({ host: hostname, port: Number(port), localAddress: ADDRESS });
   socketsOpen.add(tcp);
   const timer = setTimeout(() => tcp.destroy(), lifetime);
@@ -38,8 +39,8 @@ function dial({ hostname, port }, lifetime = 15_000) {
 }
 
 /** A request whose answer is not of interest. */
-function send(path, { method = 'GET', headers = {}, body } = {}) {
-  const { hostname, port } = node();
+function send(path, { at = node(), method = 'GET', headers = {}, body } = {}) {
+  const { hostname, port } = at;
   return new Promise((done) => {
     const request = http.request({ hostname, port, path, method, headers, localAddress: ADDRESS, agent: false, timeout: 10_000 }, (response) => {
       let text = '';
@@ -148,11 +149,12 @@ const KINDS = {
   polls: () =>
     every(40, async () => {
       count('polls');
-      const opened = await send('/socket.io/?EIO=4&transport=polling');
+      const at = node();
+      const opened = await send('/socket.io/?EIO=4&transport=polling', { at });
       const sid = /"sid":"([^"]+)"/.exec(opened)?.[1];
-      if (!sid || Math.random() < 0.7) return;
-      for (let n = 0; n < 4; n += 1) void send(`/socket.io/?EIO=4&transport=polling&sid=${sid}`);
-      void send(`/socket.io/?EIO=4&transport=polling&sid=${sid}`, { method: 'POST', body: pick(['', '4', '\x1e\x1e', '40/chat,{', 'b4AAAA=', '6']) });
+      if (!sid || Math.random() < 0.5) return;
+      for (let n = 0; n < 12; n += 1) void send(`/socket.io/?EIO=4&transport=polling&sid=${sid}`, { at });
+      void send(`/socket.io/?EIO=4&transport=polling&sid=${sid}`, { at, method: 'POST', body: pick(['', '4', '\x1e\x1e', '40/chat,{', 'b4AAAA=', '6']) });
     }),
   /** Joining and leaving without an end. */
   async joins() {
@@ -200,10 +202,22 @@ const KINDS = {
     };
     await every(20, drip);
   },
-  /** Connections that are opened to be open. */
-  hoard: () =>
-    every(15, () => {
-      if (dial(node(), 20_000)) count('hoard');
+  /** Connections that are opened to be open, more than an address may have. */
+  async hoard() {
+    await pause(1_500); // then nobody else gets in from here
+    await every(60, () => {
+      if (socketsOpen.size < plan.hoard && dial(node(), 60_000)) count('hoard');
+    });
+  },
+  /** Long answers that nobody reads. */
+  unread: () =>
+    every(1, () => {
+      const at = node();
+      const tcp = dial(at, 30_000);
+      if (!tcp) return;
+      count('unread');
+      tcp.pause();
+      tcp.write(`GET /openapi.json HTTP/1.1\r\nHost: ${at.host}\r\n\r\n`.repeat(200));
     }),
   /** Requests that are refused: unknown paths, wrong and large bodies, large heads, greedy queries. */
   rest: () =>
@@ -227,9 +241,10 @@ const KINDS = {
   large: () =>
     every(2, async () => {
       count('large');
-      const opened = await send('/socket.io/?EIO=4&transport=polling');
+      const at = node();
+      const opened = await send('/socket.io/?EIO=4&transport=polling', { at });
       const sid = /"sid":"([^"]+)"/.exec(opened)?.[1];
-      if (sid) void send(`/socket.io/?EIO=4&transport=polling&sid=${sid}`, { method: 'POST', body: `4${'x'.repeat(1_200_000)}` });
+      if (sid) void send(`/socket.io/?EIO=4&transport=polling&sid=${sid}`, { at, method: 'POST', body: `4${'x'.repeat(1_200_000)}` });
       const socket = stock('large', { reconnection: false });
       socket.on('connect', () => socket.emit('message:send', { sessionId: plan.session, content: 'x'.repeat(1_500_000) }));
       setTimeout(() => {

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
-import { ask, eventually, metrics, ok, open, sessionId, token, within } from '../harness.mjs';
+import { ask, close, eventually, metrics, ok, open, sessionId, token, within } from '../harness.mjs';
 import { LIMIT, Raw, UPGRADE, bytes, filled, frame, once } from './raw.mjs';
 
 const CORPORA = new URL('../../fixtures/malformed/', import.meta.url);
@@ -259,6 +259,7 @@ export async function playAll(node, cases, { url = node.url, kept, also = () => 
   await Promise.all(waiting.map((one) => attempt(one.name, () => play(url, one))));
   lines += await attempt('after those that wait', () => honest.well());
   await attempt('at the end', () => honest.flat());
+  close(honest.socket);
   console.log(`${cases.length} cases, ${lines} lines of log`);
   if (failures.length > 0) throw new Error(`${failures.length} of ${cases.length}:\n${failures.join('\n')}`);
 }
