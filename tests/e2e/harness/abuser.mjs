@@ -203,12 +203,10 @@ const KINDS = {
     await every(20, drip);
   },
   /** Connections that are opened to be open, more than an address may have. */
-  async hoard() {
-    await pause(1_500); // then nobody else gets in from here
-    await every(60, () => {
+  hoard: () =>
+    every(60, () => {
       if (socketsOpen.size < plan.hoard && dial(node(), 60_000)) count('hoard');
-    });
-  },
+    }),
   /** Long answers that nobody reads. */
   unread: () =>
     every(1, () => {
@@ -254,14 +252,19 @@ const KINDS = {
     }),
 };
 
+/** Those that have to be in the conversation, and so come before the ones that keep everybody from their address out. */
+const INSIDE = ['many', 'flood', 'joins', 'slow'];
+
 const does = {
   begin(given) {
     plan = given;
   },
-  /** Begins all kinds, or these. */
-  start({ kinds = Object.keys(KINDS) } = {}) {
+  /** Begins all kinds. */
+  async start() {
     isOn = true;
-    for (const kind of kinds) void KINDS[kind]();
+    for (const kind of INSIDE) void KINDS[kind]();
+    await pause(1_500);
+    for (const kind of Object.keys(KINDS)) if (!INSIDE.includes(kind)) void KINDS[kind]();
   },
   /** Ends it all; gives how often each kind was tried until now. */
   async stop() {
