@@ -29,7 +29,7 @@ const IS_MEASURED = process.env.STORM === '1';
 const ownerOf = (s) => `owner-${s}`;
 const agents = {
   assistant: { tokensPerSecond: 10, tokens: 400 },
-  much: { tokensPerSecond: 2000, tokens: 20_000 },
+  much: { tokensPerSecond: 200, tokens: 20_000 },
 };
 /** Connections that an address may have to one node: the honest ones are all on one. */
 const PER_ADDRESS = Math.ceil(CLIENTS / 2 + SESSIONS / 2 + 60);
