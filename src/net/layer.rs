@@ -208,11 +208,12 @@ impl Session {
                     false => Body::from(body),
                 };
                 let request = Request::from_parts(head, body);
-                let answer = passed_on(inner.call(request)).await;
-                if closes {
+                let answer = passed_on(inner.call(request)).await?;
+                // Refused, it closes nothing: of a session that a WebSocket carries, for one.
+                if closes && answer.status() == StatusCode::OK {
                     self.outbound.carrier_ended();
                 }
-                return answer;
+                return Ok(answer);
             }
             Err(answer) => answer,
         };

@@ -4,8 +4,9 @@
 
 import assert from 'node:assert/strict';
 import ioV2 from 'socket.io-client-2';
-import { eventually, get, ok, open, sessionId, suite, token, within } from './harness.mjs';
+import { eventually, get, metrics, ok, open, rawWebSocket, sessionId, suite, token, within } from './harness.mjs';
 import { FAMILIES } from './harness/families.mjs';
+import { frame } from './harness/raw.mjs';
 import { rest } from './harness/rest.mjs';
 
 const TRANSPORTS = { websocket: ['websocket'], polling: ['polling'], 'polling, upgraded': ['polling', 'websocket'] };
@@ -190,6 +191,32 @@ suite('EIO3', { env: { EIO3: 'true', ALLOW_CHAT_AUTH: 'true' } }, (e2e) => {
     assert.equal(await post(await session(), '1:2'.repeat(400_000)), 413);
     await ok(honest.socket, 'session:join', { sessionId: sessionId('flood') });
     assert.ok(node.alive);
+  });
+});
+
+suite('EIO3, who goes no further than `/`', { env: { EIO3: 'true', CONNECT_TIMEOUT: '3s' } }, (e2e) => {
+  const met = async (node, limit) => (await metrics(node)).samples.get(`limit_reached_total{limit="${limit}"}`) ?? 0;
+  const query = 'EIO=3&transport=websocket';
+
+  e2e('is closed in time, and counted', {}, async ({ nodes: [node] }) => {
+    const before = await met(node, 'connect_timeout');
+    const raw = await rawWebSocket(node.url, { query });
+    await raw.until('40');
+    await within(10_000, 'it is closed', raw.closed);
+    await eventually(async () => (await met(node, 'connect_timeout')) === before + 1);
+  });
+
+  e2e('comes there a hundred times, and no more', {}, async ({ nodes: [node] }) => {
+    const before = await met(node, 'connects');
+    const raw = await rawWebSocket(node.url, { query });
+    let isClosed = false;
+    void raw.closed.then(() => { isClosed = true; });
+    for (let n = 1; n <= 101 && !isClosed; n += 1) {
+      await eventually(() => isClosed || raw.received.filter(({ text }) => text === '40').length === n, { every: 1, what: `CONNECT ${n}` });
+      raw.write(Buffer.concat(['41', '40'].map((packet) => frame(Buffer.from(packet)))));
+    }
+    await within(10_000, 'it is closed', raw.closed);
+    assert.equal((await met(node, 'connects')) - before, 1);
   });
 });
 

@@ -217,6 +217,23 @@ async fn a_second_upgrade_is_refused() {
     client.nothing_outstanding().await;
 }
 
+/// Else its socket would be gone and not counted, on a WebSocket that stays open.
+#[tokio::test]
+async fn a_post_does_not_close_what_a_websocket_carries() {
+    let mut server = Server::start(ListenerOptions::default());
+    let mut polling = Polling::connect(server.address).await;
+    let client = server.connected().await;
+    let mut ws =
+        Ws::open(TcpStream::connect(server.address).await.unwrap(), Some(&polling.sid)).await;
+    ws.send("2probe").await;
+    assert_eq!(ws.packet().await, "3probe");
+    ws.send("5").await;
+    client.emit(0, "");
+    ws.expect_events(0..1).await;
+    assert_eq!(polling.request("POST", "1").await.0, 400);
+    assert!(!client.outbound.is_closed());
+}
+
 #[tokio::test]
 async fn a_peer_that_does_not_read_is_waited_for() {
     const FILL: usize = 2_000;

@@ -80,7 +80,8 @@ pub(super) async fn connect(
         (new, devices.turn.clone())
     };
     let waiting = Waiting { shared, user };
-    let _turn = turn.lock().await;
+    // Where nobody is refused, nobody waits.
+    let _turn = if max == 0 { None } else { Some(turn.lock().await) };
     drop(waiting);
     let statement = {
         let mut state = shared.state();
