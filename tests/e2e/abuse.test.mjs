@@ -150,14 +150,14 @@ suite('abuse', { nodes: 2, env, agents }, (e2e) => {
     const crowds = await Promise.all(halves.map(({ node, devices: own }, n) => startCrowd({ url: node.url, devices: own, workers: WORKERS, seed: seed + n })));
     const abuser = startAbuser();
     try {
-      await Promise.all(crowds.map((crowd) => crowd.all('open', { atOnce: 16 })));
-      const senders = await Promise.all(ids.map((_, s) =>
-        connected(client(nodes[s % nodes.length].url, { token: token({ sub: ownerOf(s) }), auth: { dialect: 'session' } }))));
+      await Promise.all(crowds.map((crowd) => crowd.all('open', { atOnce: 8 })));
+      const senders = ids.map((_, s) => client(nodes[s % nodes.length].url, { token: token({ sub: ownerOf(s) }), auth: { dialect: 'session' }, autoConnect: false }));
+      await each(senders, 8, (sender) => connected(sender.connect()));
       const subs = ['many', 'large', ...[...Array(6 * SCALE).keys()].flatMap((n) => [`flood-${n}`, `joins-${n}`]), ...[...Array(8 * SCALE).keys()].map((n) => `slow-${n}`)];
       const tokens = Object.fromEntries(subs.map((sub) => [sub, token({ sub })]));
       const theirs = sessionId('theirs');
       await rest(nodes[0], 'flood-0').post(at.sessions, { id: theirs, visibility: 'open' });
-      await abuser.ask('begin', { urls: nodes.map(({ url }) => url), tokens, expired: token({ sub: 'flood-0', ttl: -600 }), session: theirs, scale: SCALE, hoard: 2 * PER_ADDRESS + 50 });
+      await abuser.ask('begin', { urls: nodes.map(({ url }) => url), tokens, expired: token({ sub: 'flood-0', ttl: -600 }), session: theirs, scale: SCALE, hoard: 2 * PER_ADDRESS + 200 });
 
       const sent = Object.fromEntries(ids.map((id) => [id, 0]));
       const heard = async () => {

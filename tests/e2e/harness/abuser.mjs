@@ -204,7 +204,7 @@ const KINDS = {
   },
   /** Connections that are opened to be open, more than an address may have. */
   hoard: () =>
-    every(60, () => {
+    every(120, () => {
       if (socketsOpen.size < plan.hoard && dial(node(), 60_000)) count('hoard');
     }),
   /** Long answers that nobody reads. */
