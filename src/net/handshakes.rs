@@ -15,8 +15,8 @@ use socketioxide::socket::Sid;
 use super::outbound::Outbound;
 
 /// How many sessions are kept that were ended, and those that were not, for each that may be
-/// nobody's.
-pub const KEPT_FACTOR: usize = 8;
+/// nobody's. One takes about 16 KiB.
+pub const KEPT_FACTOR: usize = 4;
 
 /// The sessions of all who count together, by age. Nothing here keeps a session alive.
 #[derive(Debug, Default)]
