@@ -210,12 +210,15 @@ suite('CONNECT_TIMEOUT', { nodes: 1, env: { ALLOW_CHAT_AUTH: 'true', CONNECT_TIM
     const flood = Promise.all(Array.from({ length: 2 }, async () => {
       for (; floods; await lasting(10)) await open();
     }));
-    await eventually(async () => (await met([node], 'handshakes')) > before + 20);
-    assert.equal((await fetch(`${polling}&sid=${first}`)).status, 400);
-    // It comes in while they do not stop.
-    await comesIn(client(cluster.url, { token: token() }));
-    floods = false;
-    await flood;
+    try {
+      await eventually(async () => (await met([node], 'handshakes')) > before + 20);
+      assert.equal((await fetch(`${polling}&sid=${first}`)).status, 400);
+      // It comes in while they do not stop.
+      await comesIn(client(cluster.url, { token: token() }));
+    } finally {
+      floods = false;
+      await flood;
+    }
   });
 });
 
