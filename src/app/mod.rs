@@ -141,6 +141,7 @@ impl App {
             chat,
             sse: sse.clone(),
             store: store.clone(),
+            probe: Arc::default(),
             adapter,
             verifier,
             admin_scope: config.auth.admin_scope.clone(),

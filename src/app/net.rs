@@ -9,8 +9,8 @@ use axum::Router;
 use crate::config::Config;
 use crate::lifecycle::Tasks;
 use crate::net::{
-    Addresses, HttpOptions, Listener, ListenerOptions, Slots, TransportLayer, TransportOptions,
-    serve,
+    Addresses, Handshakes, HttpOptions, Listener, ListenerOptions, Slots, TransportLayer,
+    TransportOptions, serve,
 };
 use crate::telemetry::open_files_max;
 
@@ -53,7 +53,7 @@ impl Clients {
     pub(super) fn transport(&self, config: &Config) -> TransportLayer {
         let socket = &config.socket;
         TransportLayer::new(TransportOptions {
-            handshakes: Arc::new(Slots::new(socket.handshakes_max)),
+            handshakes: Arc::new(Handshakes::new(socket.handshakes_max)),
             connect_timeout: socket.connect_timeout,
             addresses: self.addresses.clone(),
             payload_max: socket.payload_max,

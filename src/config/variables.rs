@@ -171,7 +171,7 @@ pub static VARIABLES: &[Variable] = &[
     variable("RECOVERY_WINDOW", Duration, Is("2m"), "how long a lost connection can be recovered, and a session joined again without being counted; 0: not at all"),
     variable("EIO3", Bool, Is("false"), "admit socket.io-client 2.x"),
     variable("CONNECT_TIMEOUT", Duration, Is("20s"), "how long a client may take from the handshake to its place in /chat, and then, without a token, to say who it is"),
-    variable("MAX_HANDSHAKES", Number, Is("4096"), "connections of this node that are not in /chat yet; 0 for no limit"),
+    variable("MAX_HANDSHAKES", Number, Is("4096"), "connections of this node that are not in /chat yet, the oldest of which goes for one more; 0 for no limit"),
     variable("MAX_CONNECTIONS_PER_ADDRESS", Number, Is("0"), "connections to this node from one address; 0 for no limit"),
     variable("TRUSTED_PROXIES", List, Nothing, "addresses and networks (10.0.0.0/8) of the proxies whose X-Forwarded-For is believed"),
     variable("MAX_TCP_CONNECTIONS", Number, Depends("nine tenths of the files that the process may open"), "TCP connections to this node, whatever comes over them; 0 for no limit"),

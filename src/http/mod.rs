@@ -42,6 +42,7 @@ use crate::lifecycle::Readiness;
 use crate::store::SharedStore;
 
 pub use error::HttpError;
+pub use operations::Probe;
 pub use origin::{Origins, cors, guard_origins};
 pub use sse::{SseEdge, SseOptions};
 
@@ -58,6 +59,8 @@ pub struct HttpState {
     pub sse: SseEdge,
     /// For readiness.
     pub store: SharedStore,
+    /// For readiness.
+    pub probe: Arc<Probe>,
     /// For readiness.
     pub adapter: SharedAdapter,
     /// Who asks.

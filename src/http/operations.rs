@@ -9,14 +9,42 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use schemars::JsonSchema;
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
 
 use super::HttpState;
 use super::openapi::{Api, Operation};
+use crate::store::SharedStore;
 use crate::telemetry::metrics;
 
 /// How long readiness waits for the database.
 const DATABASE_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long it is taken to be as it was found.
+const DATABASE_FOUND_FOR: Duration = Duration::from_millis(250);
+
+/// Whether the database answers, asked by one for all: anybody may want to know it as often as they
+/// like, and everybody else waits for a connection behind those who ask.
+#[derive(Debug, Default)]
+pub struct Probe {
+    found: Mutex<Option<(Instant, bool)>>,
+}
+
+impl Probe {
+    /// # Cancel safety
+    /// Safe: the next one asks instead.
+    async fn answers(&self, store: &SharedStore) -> bool {
+        let mut found = self.found.lock().await;
+        if let Some((at, answers)) = *found
+            && at.elapsed() < DATABASE_FOUND_FOR
+        {
+            return answers;
+        }
+        let answers = matches!(timeout(DATABASE_WITHIN, store.ping()).await, Ok(Ok(())));
+        *found = Some((Instant::now(), answers));
+        answers
+    }
+}
 
 /// The process is alive. Never looks at what it depends on: restarting it would not help that.
 pub(super) async fn live() -> &'static str {
@@ -63,8 +91,7 @@ struct Ready {
 /// Without Redis, or the keys of the token issuer, it is degraded and ready, so that a cluster is
 /// not emptied.
 pub(super) async fn ready(State(state): State<HttpState>) -> Response {
-    let answered = timeout(DATABASE_WITHIN, state.store.ping()).await;
-    let database = matches!(answered, Ok(Ok(())));
+    let database = state.probe.answers(&state.store).await;
     let (started, draining) = (state.readiness.is_started(), state.readiness.is_draining());
     let ready = database && started && !draining;
     let body = Ready {

@@ -4,7 +4,7 @@
 //! It goes outside `SocketIoLayer` and inside compression and CORS, so that it sees plain batches
 //! and its refusals reach browsers. Requests for other paths pass untouched.
 //!
-//! Bounded here: how many sessions are nobody's yet, and how many an address behind a trusted proxy
+//! Bounded here: how many sessions are nobody's yet (the oldest goes for one more), and how many an address behind a trusted proxy
 //! has, at the handshake; a session's requests at a time; the body of a POST, in size and in time:
 //! it is read before socketioxide sees it, which would wait for it for ever. Not bounded here,
 //! because socketioxide does: the packets that a session may have waiting (`max_buffer_size`).
@@ -33,6 +33,7 @@ use tower::{Layer, Service, ServiceExt};
 use super::amend;
 use super::connection::Connection;
 use super::eio3;
+use super::handshakes::Ousted;
 use super::options::TransportOptions;
 use super::outbound::Outbound;
 use super::polling::{self, Protocol};
@@ -130,7 +131,7 @@ where
                 open_polling(inner, protocol, Arc::clone(&self.shared), request).boxed()
             }
             Wanted::OpenWebSocket(protocol) => match self.shared.options.open(&request, protocol) {
-                Ok(outbound) => open_websocket(inner, outbound, request).boxed(),
+                Ok((outbound, ousted)) => open_websocket(inner, outbound, ousted, request).boxed(),
                 Err(limit) => refused(limit).boxed(),
             },
             Wanted::Of { sid, action, protocol } => match self.shared.sessions.get(&sid) {
@@ -259,16 +260,37 @@ impl Session {
     where
         S: Service<Request<Body>, Response = Response<B>>,
     {
-        let uri =
-            format!("{PATH}/?EIO={}&transport=polling&sid={}", self.protocol.parameter(), self.sid);
-        let close = Request::post(uri)
-            .header(CONTENT_TYPE, "text/plain;charset=UTF-8")
-            .body(Body::from(self.protocol.close_batch()));
-        match close {
-            Ok(close) => drop(inner.oneshot(close).await),
-            Err(error) => tracing::error!(%error, "make a closing request"),
-        }
+        end(inner, self.sid, self.protocol).await;
         refusal(UNKNOWN_SID)
+    }
+}
+
+/// Lets socketioxide forget a session that polling carries.
+async fn end<S, B>(inner: S, sid: Sid, protocol: Protocol)
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+{
+    let uri = format!("{PATH}/?EIO={}&transport=polling&sid={sid}", protocol.parameter());
+    let close = Request::post(uri)
+        .header(CONTENT_TYPE, "text/plain;charset=UTF-8")
+        .body(Body::from(protocol.close_batch()));
+    match close {
+        Ok(close) => drop(inner.oneshot(close).await),
+        Err(error) => tracing::error!(%error, "make a closing request"),
+    }
+}
+
+/// Ends the session that has to make room for another. Not before the end of this is anything else
+/// waited for, so that it is carried out also where the other's client goes at once.
+async fn oust<S, B>(inner: S, ousted: Option<Ousted>)
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+{
+    let Some(Ousted { outbound, sid }) = ousted else { return };
+    metrics::limited(Limit::Handshakes).increment(1);
+    outbound.close_transport();
+    if let Some(sid) = sid {
+        end(inner, sid, outbound.protocol()).await;
     }
 }
 
@@ -287,14 +309,15 @@ async fn open_polling<S, B>(
     mut request: Request<Body>,
 ) -> Answer<S::Error>
 where
-    S: Service<Request<Body>, Response = Response<B>>,
+    S: Service<Request<Body>, Response = Response<B>> + Clone,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let outbound = match shared.options.open(&request, protocol) {
-        Ok(outbound) => outbound,
+    let (outbound, ousted) = match shared.options.open(&request, protocol) {
+        Ok(opened) => opened,
         Err(limit) => return refused(limit).await,
     };
+    oust(inner.clone(), ousted).await;
     request.extensions_mut().insert(Arc::clone(&outbound));
     let response = inner.call(request).await?;
     if response.status() != StatusCode::OK {
@@ -306,7 +329,13 @@ where
         Err(error) => return Ok(broken(error)),
     };
     match polling::opened_sid(&open) {
-        Some(sid) => shared.sessions.insert(sid, &outbound),
+        Some(sid) => {
+            shared.sessions.insert(sid, &outbound);
+            if !outbound.called(sid) {
+                end(inner, sid, protocol).await;
+                return Ok(refusal(UNKNOWN_SID));
+            }
+        }
         None => {
             tracing::error!("a handshake's response has no sid; its session is not accounted for")
         }
@@ -317,13 +346,15 @@ where
 async fn open_websocket<S, B>(
     inner: S,
     outbound: Arc<Outbound>,
+    ousted: Option<Ousted>,
     mut request: Request<Body>,
 ) -> Answer<S::Error>
 where
-    S: Service<Request<Body>, Response = Response<B>>,
+    S: Service<Request<Body>, Response = Response<B>> + Clone,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
+    oust(inner.clone(), ousted).await;
     request.extensions_mut().insert(Arc::clone(&outbound));
     upgrade(inner, outbound, request).await
 }

@@ -5,7 +5,7 @@
 //! Owns: TCP connections ([`Listener`], [`MonitoredIo`], [`Connection`]) and HTTP on them
 //! ([`serve`]), the account of each Engine.IO session ([`Outbound`]), and the tower layer that binds
 //! the one to the other ([`TransportLayer`]); and how many of each there may be ([`Slots`],
-//! [`Addresses`]). A session is opened by a handshake without `sid`, is carried by polling
+//! [`Addresses`], [`Handshakes`]). A session is opened by a handshake without `sid`, is carried by polling
 //! requests or by one WebSocket, and has one account from its handshake to its end.
 //!
 //! Must not know: dialects, events beyond the two bytes `42` that start an event packet, users,
@@ -21,6 +21,7 @@ mod amend;
 mod connection;
 mod eio3;
 mod frames;
+mod handshakes;
 mod io;
 mod layer;
 mod listener;
@@ -38,6 +39,7 @@ mod upgrade;
 pub use addresses::{AddressSlot, Addresses, Crowded};
 pub use amend::connect_error;
 pub use connection::Connection;
+pub use handshakes::{Handshakes, KEPT_FACTOR};
 pub use io::MonitoredIo;
 pub use layer::{TransportLayer, TransportService};
 pub use listener::{ConnectionCounts, Listener, ListenerOptions};

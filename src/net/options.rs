@@ -12,16 +12,16 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::addresses::{Addresses, Crowded};
 use super::connection::Connection;
+use super::handshakes::{Handshakes, Ousted};
 use super::outbound::Outbound;
 use super::polling::Protocol;
-use super::slots::Slots;
 use crate::telemetry::metrics::{self, Limit};
 
 /// What sessions may take before anybody knows whose they are, and what their requests may.
 #[derive(Debug, Clone)]
 pub struct TransportOptions {
-    /// Places of sessions that are nobody's yet.
-    pub handshakes: Arc<Slots>,
+    /// The sessions that are nobody's yet.
+    pub handshakes: Arc<Handshakes>,
     /// After what time socketioxide gives one up that is still nobody's.
     pub connect_timeout: Duration,
     /// What addresses behind proxies have.
@@ -51,7 +51,7 @@ impl Default for TransportOptions {
 }
 
 impl TransportOptions {
-    /// The account of the session that a request opens.
+    /// The account of the session that a request opens, and who has to make room for it.
     ///
     /// # Errors
     /// What it would go beyond.
@@ -59,15 +59,15 @@ impl TransportOptions {
         &self,
         request: &Request<Body>,
         protocol: Protocol,
-    ) -> Result<Arc<Outbound>, Limit> {
+    ) -> Result<(Arc<Outbound>, Option<Ousted>), Limit> {
         let peer = request.extensions().get::<ConnectInfo<Connection>>();
         let address = match peer {
             Some(ConnectInfo(peer)) => self.addresses.open(peer.peer(), request.headers()),
             None => Ok(None),
         };
         let address = address.map_err(|Crowded| Limit::AddressConnections)?;
-        let slot = self.handshakes.take().ok_or(Limit::Handshakes)?;
-        Ok(Arc::new(Outbound::open(protocol, slot, self.connect_timeout, address)))
+        Outbound::open(protocol, &self.handshakes, self.connect_timeout, address)
+            .ok_or(Limit::Handshakes)
     }
 
     /// A body, whole.

@@ -8,17 +8,18 @@
 use std::fmt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use socketioxide::socket::Sid;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::addresses::AddressSlot;
 use super::connection::{Connection, WeakConnection};
+use super::handshakes::{Handshakes, Ousted, Place};
 use super::polling::Protocol;
 use super::sessions::InFlight;
-use super::slots::Slot;
 use crate::telemetry::metrics::{self, Limit};
 
 /// The longest pid that is taken.
@@ -63,7 +64,7 @@ pub struct Outbound {
 
 /// A session that is nobody's yet.
 struct Handshake {
-    _slot: Slot,
+    place: Place,
     /// When socketioxide gives it up.
     ends_at: Instant,
 }
@@ -88,25 +89,38 @@ impl Outbound {
         self.is_v3
     }
 
+    pub(super) fn protocol(&self) -> Protocol {
+        if self.is_v3 { Protocol::V3 } else { Protocol::V4 }
+    }
+
     /// The account of a session that has just been opened; socketioxide ends it unless it is
-    /// admitted `within` that time. It holds `slot` until then, and `address` until its end.
+    /// admitted `within` that time. It is one of `handshakes` until then, and holds `address` until
+    /// its end. And the session that has to make room for it. `None`: too many are kept.
     pub(super) fn open(
         protocol: Protocol,
-        slot: Slot,
+        handshakes: &Arc<Handshakes>,
         within: Duration,
         address: Option<AddressSlot>,
-    ) -> Self {
-        let handshake = Handshake { _slot: slot, ends_at: Instant::now() + within };
+    ) -> Option<(Arc<Self>, Option<Ousted>)> {
         let mut outbound = Self::default();
         outbound.is_v3 = protocol == Protocol::V3;
-        outbound.handshake = Mutex::new(Some(Box::new(handshake)));
         outbound._address = address.map(Box::new);
-        outbound
+        let outbound = Arc::new(outbound);
+        let (place, ousted) = handshakes.begin(&outbound)?;
+        let handshake = Handshake { place, ends_at: Instant::now() + within };
+        *outbound.handshake() = Some(Box::new(handshake));
+        Some((outbound, ousted))
+    }
+
+    /// Says what socketioxide calls it, before its client knows. `false`: it has had to make room
+    /// meanwhile.
+    pub(super) fn called(&self, sid: Sid) -> bool {
+        self.handshake().as_ref().is_none_or(|handshake| handshake.place.called(sid))
     }
 
     /// The session is somebody's from now on: its handshake is over.
     pub fn admitted(&self) {
-        self.handshake.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(self.handshake().take());
         self.admissions.fetch_add(1, SeqCst);
     }
 
@@ -245,10 +259,13 @@ impl Outbound {
 
     /// Counts the end of a session that was nobody's for too long.
     fn count_late(&self) {
-        let handshake = self.handshake.lock().unwrap_or_else(PoisonError::into_inner);
-        if handshake.as_ref().is_some_and(|handshake| handshake.ends_at <= Instant::now()) {
+        if self.handshake().as_ref().is_some_and(|handshake| handshake.ends_at <= Instant::now()) {
             metrics::limited(Limit::ConnectTimeout).increment(1);
         }
+    }
+
+    fn handshake(&self) -> MutexGuard<'_, Option<Box<Handshake>>> {
+        self.handshake.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn carrier(&self) -> MutexGuard<'_, Carrier> {

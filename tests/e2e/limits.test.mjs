@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { stream } from './harness/eventsource.mjs';
 import { at, rest } from './harness/rest.mjs';
 import {
-  assertFields, client, close, connected, eventually, joined, metrics, no, nodeOf, ok, open, rawChat, rawWebSocket, sessionId, suite,
+  assertFields, client, close, connected, eventually, joined, lasting, metrics, no, nodeOf, ok, open, rawChat, rawWebSocket, sessionId, suite,
   token, within,
 } from './harness.mjs';
 
@@ -169,7 +169,7 @@ suite('MAX_CONNECTIONS=3', { nodes: 1, env: { MAX_CONNECTIONS: '3' } }, (e2e) =>
   });
 });
 
-suite('CONNECT_TIMEOUT', { nodes: 1, env: { ALLOW_CHAT_AUTH: 'true', CONNECT_TIMEOUT: '1s', MAX_HANDSHAKES: '4' } }, (e2e) => {
+suite('CONNECT_TIMEOUT', { nodes: 1, env: { ALLOW_CHAT_AUTH: 'true', CONNECT_TIMEOUT: '1s', MAX_HANDSHAKES: '50' } }, (e2e) => {
   e2e('who does not say who they are is sent away, who does stays', {}, async (cluster) => {
     const before = await met(cluster.nodes, 'connect_timeout');
     const nobody = await Promise.all(TRANSPORTS.map((transports) => open(cluster.url, { transports, reconnection: false })));
@@ -197,11 +197,28 @@ suite('CONNECT_TIMEOUT', { nodes: 1, env: { ALLOW_CHAT_AUTH: 'true', CONNECT_TIM
     back.end();
   });
 
-  e2e('so many are nobody\'s at a time, and the next waits for one of them to go', {}, async (cluster) => {
-    const open = async () => (await fetch(`${cluster.url}/socket.io/?EIO=4&transport=polling`)).status;
-    await eventually(async () => (await open()) === 503, { every: 0 });
-    assert.ok((await met(cluster.nodes, 'handshakes')) > 0);
-    await comesIn(client(cluster.url, { token: token() }));
+  e2e('who stays nobody keeps nobody out', {}, async (cluster) => {
+    const [node] = cluster.nodes;
+    const polling = `${cluster.url}/socket.io/?EIO=4&transport=polling`;
+    const open = async () => {
+      const said = await (await fetch(polling)).text();
+      return /"sid":"([^"]+)/.exec(said)?.[1];
+    };
+    const before = await met(cluster.nodes, 'handshakes');
+    const first = await open();
+    let floods = true;
+    const flood = Promise.all(Array.from({ length: 2 }, async () => {
+      for (; floods; await lasting(10)) await open();
+    }));
+    try {
+      await eventually(async () => (await met([node], 'handshakes')) > before + 20);
+      assert.equal((await fetch(`${polling}&sid=${first}`)).status, 400);
+      // It comes in while they do not stop.
+      await comesIn(client(cluster.url, { token: token() }));
+    } finally {
+      floods = false;
+      await flood;
+    }
   });
 });
 

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokencast::net::{Addresses, HttpOptions, ListenerOptions, Slots, TransportOptions};
+use tokencast::net::{
+    Addresses, Handshakes, HttpOptions, KEPT_FACTOR, ListenerOptions, TransportOptions,
+};
 use tokencast::telemetry::metrics;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -254,16 +256,75 @@ async fn posted(address: SocketAddr, sid: &str, batch: &str) -> String {
     status(&said(address, post.as_bytes()).await).to_owned()
 }
 
+/// The sid in a handshake's answer.
+fn sid_of(opened: &str) -> &str {
+    &opened.split_once("\"sid\":\"").unwrap().1[..16]
+}
+
+/// Who stays nobody has to go for those who come, the oldest first: nobody is kept out by those
+/// who only take places.
 #[tokio::test]
-async fn so_many_sessions_may_be_nobodys() {
-    let handshakes = Arc::new(Slots::new(2));
+async fn the_oldest_session_that_is_nobodys_goes_for_one_more() {
+    let handshakes = Arc::new(Handshakes::new(2));
     let transport =
         TransportOptions { handshakes: handshakes.clone(), ..TransportOptions::default() };
     let mut server = bounded(transport);
     let before = met("handshakes");
-    let (_, opened) = Polling::open(server.address, "192.0.2.1").await;
-    assert_eq!(Polling::open(server.address, "192.0.2.2").await.0, 200);
-    assert_eq!(handshakes.taken(), 2);
+    let (_, waits) = Polling::open(server.address, "192.0.2.1").await;
+    // It polls, the second time in vain: that ends.
+    let poll = format!(
+        "GET /socket.io/?EIO=4&transport=polling&sid={} HTTP/1.1\r\nhost: localhost\r\n\
+         connection: close\r\n\r\n",
+        sid_of(&waits)
+    );
+    assert!(said(server.address, poll.as_bytes()).await.ends_with("\r\n\r\n2"));
+    let mut polls = TcpStream::connect(server.address).await.unwrap();
+    polls.write_all(poll.as_bytes()).await.unwrap();
+    let mut ws = Ws::open(TcpStream::connect(server.address).await.unwrap(), None).await;
+    assert!(ws.packet().await.starts_with('0'));
+    assert_eq!((handshakes.pending(), met("handshakes")), (2, before));
+
+    let (status_of, third) = Polling::open(server.address, "192.0.2.1").await;
+    assert_eq!((status_of, met("handshakes")), (200, before + 1.0));
+    // By either of those who are told: the transport here, or socketioxide.
+    let ended = rest(&mut polls).await;
+    assert!(ended.ends_with("Session ID unknown\"}") || ended.ends_with("\r\n\r\n6"), "{ended}");
+    assert_eq!(posted(server.address, sid_of(&waits), "40/chat,").await, "400");
+    let (status_of, fourth) = Polling::open(server.address, "192.0.2.1").await;
+    assert_eq!((status_of, met("handshakes")), (200, before + 2.0));
+    while let Some(Ok(message)) = within(ws.next()).await {
+        assert!(message.is_close() || message.to_text().unwrap() == "2", "{message:?}");
+    }
+    // By WebSocket, too.
+    let mut fifth = Ws::connect(TcpStream::connect(server.address).await.unwrap()).await;
+    assert_eq!(met("handshakes"), before + 3.0);
+    assert_eq!(posted(server.address, sid_of(&third), "40/chat,").await, "400");
+
+    // Who is somebody takes no place, and stays.
+    let fifth_client = server.connected().await;
+    assert_eq!(posted(server.address, sid_of(&fourth), "40/chat,").await, "200");
+    let _fourth_client = server.connected().await;
+    eventually(|| handshakes.pending() == 0).await;
+    for _ in 0..5 {
+        assert_eq!(Polling::open(server.address, "192.0.2.1").await.0, 200);
+    }
+    assert_eq!((handshakes.pending(), met("handshakes")), (2, before + 6.0));
+    fifth_client.emit(1, "x");
+    fifth.expect_events(1..=1).await;
+
+    // Counted together, and so one after the other.
+    only_so_many_who_had_to_go_are_kept().await;
+}
+
+/// socketioxide keeps something of those who had to go, for a while: of so many, and no more.
+async fn only_so_many_who_had_to_go_are_kept() {
+    let handshakes = Arc::new(Handshakes::new(2));
+    let connect_timeout = 4 * SOON;
+    let transport = TransportOptions { handshakes, connect_timeout, ..TransportOptions::default() };
+    let server = bounded(transport);
+    for _ in 0..2 * KEPT_FACTOR {
+        assert_eq!(Polling::open(server.address, "192.0.2.1").await.0, 200);
+    }
     let answer = said(
         server.address,
         b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nconnection: close\r\n\r\n",
@@ -271,27 +332,17 @@ async fn so_many_sessions_may_be_nobodys() {
     .await;
     assert_eq!(status(&answer), "503");
     assert!(answer.contains("retry-after: 1\r\n"), "{answer}");
-    let upgrade = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: localhost\r\n\
-         upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n\
-         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    let mut stream = TcpStream::connect(server.address).await.unwrap();
-    stream.write_all(upgrade.as_bytes()).await.unwrap();
-    let mut head = [0; 12];
-    within(stream.read_exact(&mut head)).await.unwrap();
-    assert_eq!(&head, b"HTTP/1.1 503");
-    assert_eq!(met("handshakes"), before + 2.0);
-
-    // Who is somebody makes room, without going.
-    let (_, sid) = opened.split_once("\"sid\":\"").unwrap();
-    assert_eq!(posted(server.address, &sid[..16], "40/chat,").await, "200");
-    let _client = server.connected().await;
-    eventually(|| handshakes.taken() == 1).await;
-    assert_eq!(Polling::open(server.address, "192.0.2.3").await.0, 200);
+    within(async {
+        while Polling::open(server.address, "192.0.2.1").await.0 != 200 {
+            tokio::time::sleep(SOON / 20).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_session_that_stays_nobodys_ends() {
-    let handshakes = Arc::new(Slots::new(9));
+    let handshakes = Arc::new(Handshakes::new(9));
     let transport = TransportOptions {
         handshakes: handshakes.clone(),
         connect_timeout: SOON,
@@ -303,7 +354,7 @@ async fn a_session_that_stays_nobodys_ends() {
     let _ws = Ws::open(TcpStream::connect(server.address).await.unwrap(), None).await;
     let mut stays = Ws::connect(TcpStream::connect(server.address).await.unwrap()).await;
     let client = server.connected().await;
-    eventually(|| handshakes.taken() == 0).await;
+    eventually(|| handshakes.pending() == 0).await;
     eventually(|| met("connect_timeout") == before + 2.0).await;
     client.emit(1, "x");
     stays.expect_events(1..=1).await;
