@@ -44,7 +44,7 @@ e2e() {
   bin=$(program)
   [[ -z ${SUITE:-} ]] || files=("tests/e2e/$SUITE.test.mjs")
   # Each test has a limit of its own; this one is for a runner that hangs.
-  TOKENCAST_BIN=$bin timeout --foreground 30m node --test --test-concurrency=1 \
+  TOKENCAST_BIN=$bin timeout --foreground 50m node --test --test-concurrency=1 \
     --test-reporter=spec --test-reporter-destination=stdout \
     --test-reporter=tap --test-reporter-destination="$logs/e2e" "${files[@]}" || status=1
   summary+=("$(awk '/^# pass / { p = $3 } /^# fail / { f = $3 } /^# cancelled / { c = $3 } /^# skipped / { s = $3 }
