@@ -230,7 +230,7 @@ fn socket(reader: &mut Reader<'_>) -> Socket {
         polls_max: reader.value("POLLS_MAX", parse::polls),
         eio3: reader.value("EIO3", parse::bool),
         events_per_second_max: reader.value("SOCKET_EVENTS_MAX", parse::number),
-        recovery_window: reader.value("RECOVERY_WINDOW", parse::duration),
+        recovery_window: reader.value("RECOVERY_WINDOW", parse::recovery_window),
         presence_grace: reader.value("PRESENCE_GRACE", parse::presence_grace),
         command_queue: reader.value("SOCKET_COMMANDS_MAX", parse::positive),
         joined_max: reader.value("JOINED_SESSIONS_MAX", parse::positive),

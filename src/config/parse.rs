@@ -169,6 +169,13 @@ pub(super) fn presence_grace(text: &str) -> Result<Duration, Expected> {
     if grace > Duration::from_secs(60) { Err("at most 60s".to_owned()) } else { Ok(grace) }
 }
 
+/// Who was in a session is remembered for an hour.
+pub(super) fn recovery_window(text: &str) -> Result<Duration, Expected> {
+    let window = duration(text)?;
+    let hour = Duration::from_secs(60 * 60);
+    if window > hour { Err("at most 1h".to_owned()) } else { Ok(window) }
+}
+
 /// One of the words of a token's `scope` (RFC 6749 § 3.3).
 pub(super) fn scope(text: &str) -> Result<String, Expected> {
     if text.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e)) {

@@ -360,6 +360,7 @@ fn values_must_fit_each_other() {
         ("METRICS_PORT", [("PORT", "9100"), ("METRICS_PORT", "9100")]),
         ("STREAM_DELAY_MAX", [("STREAM_DELAY", "1s"), ("STREAM_DELAY_MAX", "999")]),
         ("STREAM_MAX_DURATION", [("STREAM_TIMEOUT", "2m"), ("STREAM_MAX_DURATION", "1m")]),
+        ("RECOVERY_WINDOW", [("LOG_TTL", "3h"), ("RECOVERY_WINDOW", "2h")]),
         ("LOG_TTL", [("LOG_TTL", "1m"), ("RECOVERY_WINDOW", "2m")]),
     ] {
         let lines = problems(&environment);

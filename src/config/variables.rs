@@ -168,7 +168,7 @@ pub static VARIABLES: &[Variable] = &[
     variable("MAX_CONNECTIONS_PER_USER", Number, Is("20"), "connections of one user, on all nodes; 0 for no limit"),
     variable("SOCKET_EVENTS_MAX", Number, Is("50"), "events of one socket in a second; 0 for no limit"),
     variable("PRESENCE_GRACE", Duration, Is("3s"), "how long a user whose last connection ended still counts as there"),
-    variable("RECOVERY_WINDOW", Duration, Is("2m"), "how long a lost connection can be recovered, and a session joined again without being counted; 0: not at all"),
+    variable("RECOVERY_WINDOW", Duration, Is("2m"), "how long a lost connection can be recovered, and joining a session counts as joining it again; at most 1h; 0: not at all"),
     variable("EIO3", Bool, Is("false"), "admit socket.io-client 2.x"),
     variable("CONNECT_TIMEOUT", Duration, Is("20s"), "how long a client may take from the handshake to its place in /chat, and then, without a token, to say who it is"),
     variable("MAX_HANDSHAKES", Number, Is("4096"), "connections of this node that are not in /chat yet, the oldest of which goes for one more; 0 for no limit"),
