@@ -27,7 +27,8 @@ pub(super) struct Named {
 /// Dropped, the event that is being carried out is not answered; its user does not count.
 pub(super) async fn wait(place: &mut Place) -> Option<Named> {
     let edge = place.line.edge.clone();
-    let ends_at = Instant::now() + edge.options.connect_timeout;
+    let late_at = Instant::now() + edge.options.connect_timeout;
+    let ends_at = late_at.min(place.ends_at);
     loop {
         let has_room = place.line.has_room();
         tokio::select! {
@@ -38,7 +39,8 @@ pub(super) async fn wait(place: &mut Place) -> Option<Named> {
             }
             () = sleep_until(place.closes_at.unwrap_or(ends_at)) => {
                 if place.closes_at.is_none() {
-                    metrics::limited(Limit::ConnectTimeout).increment(1);
+                    let limit = if ends_at < late_at { Limit::Age } else { Limit::ConnectTimeout };
+                    metrics::limited(limit).increment(1);
                 }
                 place.line.outbound.close_transport();
                 return None;

@@ -194,21 +194,23 @@ suite('EIO3', { env: { EIO3: 'true', ALLOW_CHAT_AUTH: 'true' } }, (e2e) => {
   });
 });
 
-suite('EIO3, who goes no further than `/`', { env: { EIO3: 'true', CONNECT_TIMEOUT: '3s' } }, (e2e) => {
-  const met = async (node, limit) => (await metrics(node)).samples.get(`limit_reached_total{limit="${limit}"}`) ?? 0;
-  const query = 'EIO=3&transport=websocket';
+const met = async (node, limit) => (await metrics(node)).samples.get(`limit_reached_total{limit="${limit}"}`) ?? 0;
 
+suite('EIO3, who goes no further than `/`', { env: { EIO3: 'true', CONNECT_TIMEOUT: '3s' } }, (e2e) => {
   e2e('is closed in time, and counted', {}, async ({ nodes: [node] }) => {
     const before = await met(node, 'connect_timeout');
-    const raw = await rawWebSocket(node.url, { query });
+    const raw = await rawWebSocket(node.url, { query: 'EIO=3&transport=websocket' });
     await raw.until('40');
     await within(10_000, 'it is closed', raw.closed);
     await eventually(async () => (await met(node, 'connect_timeout')) === before + 1);
   });
+});
 
+// Whose time is not up before that.
+suite('EIO3, who comes to `/` again and again', { env: { EIO3: 'true', CONNECT_TIMEOUT: '60s' } }, (e2e) => {
   e2e('comes there a hundred times, and no more', {}, async ({ nodes: [node] }) => {
     const before = await met(node, 'connects');
-    const raw = await rawWebSocket(node.url, { query });
+    const raw = await rawWebSocket(node.url, { query: 'EIO=3&transport=websocket' });
     let isClosed = false;
     void raw.closed.then(() => { isClosed = true; });
     for (let n = 1; n <= 101 && !isClosed; n += 1) {
