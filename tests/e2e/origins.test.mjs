@@ -208,12 +208,12 @@ suite('origins', { env: { CORS_ORIGIN: APP, ADMIN_SCOPE: 'nobody' } }, (e2e) => 
           }, url),
         ]);
         assert.equal(posted.status(), 403);
-        await page.waitForLoadState(); // what the answer shows, before the tab is led elsewhere
         // The same browser on the server's own origin is let in by the cookie, and nothing was made by the foreign page.
-        await page.goto(`${url}/docs`);
-        const own = await page.evaluate(async () => (await fetch('/api/chat/sessions')).json());
+        const tab = await context.newPage();
+        await tab.goto(`${url}/docs`);
+        const own = await tab.evaluate(async () => (await fetch('/api/chat/sessions')).json());
         assert.deepEqual(own.sessions, []);
-        assert.equal(await page.evaluate(() => new Promise((done) => {
+        assert.equal(await tab.evaluate(() => new Promise((done) => {
           const source = new EventSource('/chat/stream/own');
           source.onopen = () => { source.close(); done('open'); };
           source.onerror = () => done('refused');
