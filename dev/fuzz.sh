@@ -2,7 +2,8 @@
 # dev/fuzz.sh [TARGET…]: builds the targets of fuzz/ with the stable compiler, runs each on its corpus
 # and then for FUZZ_SECONDS (60) on inputs of its own making, as many at the same time as there are
 # cores. What crashes one is kept in fuzz/artifacts/TARGET/, and said. SEED=… repeats a run's
-# choices, as far as time does not decide.
+# choices, as far as time does not decide: FUZZ_RUNS=… ends each after so many inputs, if it is not
+# late by then.
 #
 # New inputs are thrown away, unless GROW=1: then those that reach more are added to the corpus.
 set -euo pipefail
@@ -30,7 +31,7 @@ run() {
   # What is committed goes first, whole: a bug that was found once is not left to chance.
   "$bin" "${common[@]}" -runs=0 "$corpus" >"$log" 2>&1 </dev/null || status=$?
   if ((status == 0 && SECONDS_EACH > 0)); then
-    "$bin" "${common[@]}" -max_total_time="$SECONDS_EACH" -seed="$SEED" \
+    "$bin" "${common[@]}" -max_total_time="$SECONDS_EACH" -runs="${FUZZ_RUNS:--1}" -seed="$SEED" \
       -dict="fuzz/dict/$target.dict" "$new" "$corpus" >"$log" 2>&1 </dev/null || status=$?
   fi
   runs=$(awk '/^stat::number_of_executed_units:/ { n = $2 } END { print n + 0 }' "$log")
