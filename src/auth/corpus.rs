@@ -7,27 +7,14 @@ use futures::FutureExt;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
 use serde_json::{Value, json};
 
-use super::{Claims, NewToken, Refused, TokenKind, Verifier};
+use super::{Claims, NewToken, Refused, TokenKind, Verifier, signers};
 use crate::config::Auth;
 use crate::domain::{SessionId, UserId};
 
 const SECRET: &str = "a secret of thirty-two bytes, now";
 
 fn auth() -> Auth {
-    Auth {
-        jwt_secret: Some(SECRET.into()),
-        public_key: None,
-        jwks_url: None,
-        jwks_refresh: Duration::from_secs(600),
-        expire: false,
-        issuer: None,
-        audience: Vec::new(),
-        leeway: Duration::from_secs(30),
-        dev_auth: false,
-        chat_auth: false,
-        signing_secret: None,
-        admin_scope: "tokencast:admin".to_owned(),
-    }
+    Auth { jwt_secret: Some(SECRET.into()), ..signers::auth() }
 }
 
 fn verifier() -> Verifier {

@@ -1,12 +1,10 @@
 //! What opens an SSE stream, and what does not.
 
-use std::time::Duration;
-
 use futures::FutureExt;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
 use serde_json::{Value, json};
 
-use super::{Claims, Opening, Refused, TokenKind, Verifier};
+use super::{Claims, Opening, Refused, TokenKind, Verifier, signers};
 use crate::config::Auth;
 use crate::domain::{SessionId, UserId};
 
@@ -17,20 +15,8 @@ const SIGNING: &str = "another secret, of more than thirty-two bytes";
 const DERIVED: &str = "c49f642c3042d57c962f308d34f0d11010e4e8dad65f502209696c9b6e6c924e";
 
 fn auth() -> Auth {
-    Auth {
-        jwt_secret: Some(SECRET.into()),
-        public_key: None,
-        jwks_url: None,
-        jwks_refresh: Duration::from_secs(600),
-        expire: false,
-        issuer: None,
-        audience: Vec::new(),
-        leeway: Duration::from_secs(30),
-        dev_auth: false,
-        chat_auth: false,
-        signing_secret: Some(SIGNING.into()),
-        admin_scope: "tokencast:admin".to_owned(),
-    }
+    let (jwt_secret, signing_secret) = (Some(SECRET.into()), Some(SIGNING.into()));
+    Auth { jwt_secret, signing_secret, ..signers::auth() }
 }
 
 fn signed(key: &[u8], claims: &Value) -> String {

@@ -8,7 +8,7 @@ import assert from 'node:assert/strict';
 import { fork } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { isFlawless, percent, quantile, startCrowd } from './harness/crowd.mjs';
+import { history, isFlawless, percent, quantile, startCrowd } from './harness/crowd.mjs';
 import { at, rest } from './harness/rest.mjs';
 import { client, connected, each, eventually, lasting, metrics, ok, random, sessionId, suite, token } from './harness.mjs';
 
@@ -85,18 +85,6 @@ async function begin(node) {
     return { sub: `user-${n}`, session, last: last.get(session) };
   };
   return { ids, devices: Array.from({ length: CLIENTS }, device) };
-}
-
-/** What is stored in each session, in order. */
-async function history(cluster, ids) {
-  const columns = "session_id, id, role, encode(convert_to(content, 'UTF8'), 'hex')";
-  const rows = await cluster.database.query(`SELECT ${columns} FROM message ORDER BY session_id, ordinal`);
-  const stored = Object.fromEntries(ids.map((id) => [id, []]));
-  for (const row of rows.split('\n')) {
-    const [session, id, role, hex] = row.split('|');
-    stored[session]?.push({ id, role, content: Buffer.from(hex, 'hex').toString() });
-  }
-  return stored;
 }
 
 const resident = (nodes) =>

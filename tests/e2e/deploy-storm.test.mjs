@@ -3,7 +3,7 @@
 // 5,000 devices; there the times are held against their limits, too.
 
 import assert from 'node:assert/strict';
-import { isFlawless, percent, spread, startCrowd } from './harness/crowd.mjs';
+import { history, isFlawless, percent, spread, startCrowd } from './harness/crowd.mjs';
 import { at, rest } from './harness/rest.mjs';
 import { each, eventually, lasting, ok, open, random, sessionId, suite, token, within } from './harness.mjs';
 
@@ -46,18 +46,6 @@ async function oracle(node) {
   const { message } = (await heard.finished(streamId)).payload;
   socket.disconnect();
   return message.content;
-}
-
-/** What is stored in each session, in order. */
-async function history(cluster, ids) {
-  const columns = "session_id, id, role, encode(convert_to(content, 'UTF8'), 'hex')";
-  const rows = await cluster.database.query(`SELECT ${columns} FROM message ORDER BY session_id, ordinal`);
-  const stored = Object.fromEntries(ids.map((id) => [id, []]));
-  for (const row of rows.split('\n')) {
-    const [session, id, role, hex] = row.split('|');
-    stored[session]?.push({ id, role, content: Buffer.from(hex, 'hex').toString() });
-  }
-  return stored;
 }
 
 const options = { nodes: 3, nginx: true, agents, env: { SHUTDOWN_GRACE: `${GRACE}s` } };

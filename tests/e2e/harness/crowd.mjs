@@ -88,6 +88,18 @@ export const spread = (values) =>
 /** A share in per cent, never rounded up to all of it. */
 export const percent = (part, whole) => (whole === 0 ? 'none' : `${(Math.floor((part / whole) * 1e5) / 1e3).toFixed(3)} %`);
 
+/** What is stored in each session, in order. */
+export async function history(cluster, ids) {
+  const columns = "session_id, id, role, encode(convert_to(content, 'UTF8'), 'hex')";
+  const rows = await cluster.database.query(`SELECT ${columns} FROM message ORDER BY session_id, ordinal`);
+  const stored = Object.fromEntries(ids.map((id) => [id, []]));
+  for (const row of rows.split('\n')) {
+    const [session, id, role, hex] = row.split('|');
+    stored[session]?.push({ id, role, content: Buffer.from(hex, 'hex').toString() });
+  }
+  return stored;
+}
+
 /** Every device has everything that is stored, once and in order, and was never turned away. */
 export function isFlawless({ wrong, missing, doubled, disordered, refused, offsets }) {
   assert.deepEqual({ missing, doubled, disordered, offsets, wrong, refused }, { missing: 0, doubled: 0, disordered: 0, offsets: 0, wrong: [], refused: {} });
